@@ -1,0 +1,125 @@
+"""What a storage driver promises (blocking).
+
+A driver knows cache ids and mounts. It has never heard of images, tar archives, digests, containers or HTTP. Every new
+layer is writable until it is sealed; only sealed layers are parents; a container's writable layer is simply never
+sealed. So there is one `create`, not three.
+
+`tests/conformance/test_storage_driver.py` is this contract as cases, run over every driver.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import ClassVar, Protocol, runtime_checkable
+
+from lamina.ids import CacheId
+from lamina.kernel.mounts import Mount
+
+
+class WhiteoutDialect(Enum):
+    """How a directory of own changes says "this name is gone"."""
+
+    OVERLAY = "overlay"
+    """Character device 0:0; opaque directories carry the xattr `trusted.overlay.opaque` = `y`."""
+    OVERLAY_USERXATTR = "overlay-userxattr"
+    """The same with `user.overlay.opaque`, for mounts made inside a user namespace."""
+    AUFS = "aufs"
+    """Files named `.wh.<name>` and `.wh..wh..opq`."""
+    NONE = "none"
+    """The directory is the whole tree; a deleted name is just not there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What one layer takes, without its parents."""
+
+    size_bytes: int
+    inodes: int
+
+
+class StorageDriver(Protocol):
+    """Where layers live, and how a stack of them becomes one tree."""
+
+    name: ClassVar[str]
+
+    def create(self, cache_id: CacheId, parent: CacheId | None) -> None:
+        """Make a writable layer that shows exactly the tree of `parent` (None: an empty root, 0755 root:root).
+
+        After: `attach` works and writes go to this layer alone. On error nothing of the layer is left.
+
+        Raises:
+            AlreadyExists: the id is taken.
+            NoSuchLayer: no such parent.
+            LayerInUse: the parent is not sealed.
+            StorageFull: no room.
+        """
+
+    def attach(self, cache_id: CacheId) -> tuple[Mount, ...]:
+        """Make the layer ready and say how to mount it, in order; an empty tuple means `tree()` is the tree itself.
+
+        A sealed layer is mounted read-only. Mounts nothing. Again is fine.
+        """
+
+    def tree(self, cache_id: CacheId) -> Path:
+        """Where the layer's tree is seen once its mounts are in place (the mount target, or the directory itself)."""
+
+    def detach(self, cache_id: CacheId) -> None:
+        """The caller has unmounted; release what `attach` made ready. Again is fine."""
+
+    def seal(self, cache_id: CacheId) -> None:
+        """From now on the layer is read-only, may be a parent, and is durable: its data is on disk. Again is fine."""
+
+    def remove(self, cache_id: CacheId) -> None:
+        """Remove the layer and everything the driver keeps for it. An unknown id is fine (a crash may have got it).
+
+        Raises:
+            LayerInUse: it has children or is mounted.
+        """
+
+    def cache_ids(self) -> frozenset[CacheId]:
+        """The layers that are really there, for recovery."""
+
+    def usage(self, cache_id: CacheId) -> Usage:
+        """This layer only."""
+
+    def describe(self, cache_id: CacheId) -> Mapping[str, str]:
+        """`GraphDriver.Data` of inspect."""
+
+    def status(self) -> Sequence[tuple[str, str]]:
+        """Rows of `docker info`."""
+
+    def close(self) -> None:
+        """Release the driver's own resources; layers stay as they are. Twice is fine."""
+
+
+@runtime_checkable
+class KeepsUpper(Protocol):
+    """A driver that holds a layer's own changes in one directory."""
+
+    dialect: WhiteoutDialect
+
+    def upper(self, cache_id: CacheId) -> Path:
+        """The directory of this layer's own changes, in `dialect`."""
+
+
+@runtime_checkable
+class Rebases(Protocol):
+    """A driver whose layers can be filled before their parents are there: layers of one image unpack side by side."""
+
+    def rebase(self, cache_id: CacheId, parent: CacheId) -> None:
+        """Put an unsealed layer that was created without parent on top of the sealed `parent`.
+
+        Raises:
+            LayerInUse: the layer is sealed, or the parent is not.
+        """
+
+
+@runtime_checkable
+class LimitsSize(Protocol):
+    """A driver that can bound one layer."""
+
+    def limit_size(self, cache_id: CacheId, limit_bytes: int) -> None:
+        """Writes beyond `limit_bytes` fail with EDQUOT or ENOSPC from now on."""

@@ -1,0 +1,55 @@
+"""The one door from the event loop to blocking code: bounded threads (async).
+
+Byte and tree work that would hold the interpreter lock runs in worker processes instead: `lamina.layers.pool`.
+A cancelled caller waits until its thread is done, so no write is abandoned half way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Hashable
+from concurrent.futures import ThreadPoolExecutor
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Workers:
+    """Threads for blocking calls, and locks by key for work that must not overlap."""
+
+    def __init__(self, threads: int = 16) -> None:
+        self._pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="lamina")
+        self._locks: dict[Hashable, tuple[asyncio.Lock, int]] = {}
+
+    async def call(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a blocking call in a thread; its result or error comes back."""
+        loop = asyncio.get_running_loop()
+        future = loop.run_in_executor(self._pool, lambda: fn(*args, **kwargs))
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            if not future.done():
+                with contextlib.suppress(Exception):  # the caller is gone: the thread's error has no reader
+                    await future
+            raise
+
+    @contextlib.asynccontextmanager
+    async def holding(self, key: Hashable) -> AsyncIterator[None]:
+        """One at a time per key (a container, an image)."""
+        lock, users = self._locks.get(key, (asyncio.Lock(), 0))
+        self._locks[key] = (lock, users + 1)
+        try:
+            async with lock:
+                yield
+        finally:
+            lock, users = self._locks[key]
+            if users == 1:
+                del self._locks[key]
+            else:
+                self._locks[key] = (lock, users - 1)
+
+    def close(self) -> None:
+        """Wait for running calls and end the threads. Twice is fine."""
+        self._pool.shutdown(wait=True)
