@@ -1,0 +1,1 @@
+"""One function per system call; OSError with errno and path (blocking)."""

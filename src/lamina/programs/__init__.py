@@ -1,0 +1,1 @@
+"""One module per external program; `run` is the only place that starts one (blocking)."""
