@@ -1,0 +1,1 @@
+"""The daemon: configuration, construction of every object, sockets, recovery and an orderly stop (async)."""

@@ -1,0 +1,52 @@
+"""What every test may ask for, and the rule that no test is skipped silently."""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+EXPECTED_SKIPS = tomllib.loads((HERE / "expected_skips.toml").read_text())["skip"]
+
+
+@pytest.fixture(scope="session")
+def shared_images() -> Path:
+    """Real published images, kept beside the checkout and not part of it."""
+    found = HERE.parent.parent / "shared" / "images"
+    if not found.is_dir():
+        pytest.skip("shared images are not beside this checkout")
+    return found
+
+
+@pytest.fixture(scope="session")
+def engine_api_spec() -> Path:
+    """Docker's description of the Engine API, kept beside the checkout and not part of it."""
+    found = HERE.parent.parent / "shared" / "spec" / "engine-api-v1.51.yaml"
+    if not found.is_file():
+        pytest.skip("the Engine API description is not beside this checkout")
+    return found
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that need root are skipped without it (the reason is listed)."""
+    if os.geteuid() == 0:
+        return
+    for item in items:
+        if item.get_closest_marker("root") or item.get_closest_marker("e2e"):
+            item.add_marker(pytest.mark.skip(reason="needs root"))
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):  # noqa: ARG001 - pytest's signature
+    outcome = yield
+    report = outcome.get_result()
+    if not report.skipped or hasattr(report, "wasxfail"):
+        return
+    reason = str(report.longrepr[2]) if isinstance(report.longrepr, tuple) else str(report.longrepr)
+    if not any(re.search(row["reason"], reason) and re.search(row["test"], item.nodeid) for row in EXPECTED_SKIPS):
+        report.outcome = "failed"
+        report.longrepr = f"skipped without being listed in tests/expected_skips.toml: {reason}"
