@@ -1,0 +1,1 @@
+"""Images by id, their tags, and archives of them (blocking)."""

@@ -1,0 +1,1 @@
+"""Values of the three OCI specifications: digests, references, manifests, configs (pure)."""
