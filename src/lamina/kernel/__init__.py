@@ -1,1 +1,1 @@
-"""One function per system call; OSError with errno and path (blocking)."""
+"""What the Linux kernel does for us, one function per system call (blocking)."""

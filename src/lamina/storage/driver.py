@@ -69,8 +69,15 @@ class StorageDriver(Protocol):
     def detach(self, cache_id: CacheId) -> None:
         """The caller has unmounted; release what `attach` made ready. Again is fine."""
 
-    def seal(self, cache_id: CacheId) -> None:
-        """From now on the layer is read-only, may be a parent, and is durable: its data is on disk. Again is fine."""
+    def seal(self, cache_id: CacheId, *, durable: bool = True) -> None:
+        """From now on the layer is read-only and may be a parent; its data is on disk. Again is fine.
+
+        `durable=False` leaves the data to the kernel's write-back: for what can be made again (a container's init
+        layer), and for layers of a root that another engine wrote, which are sealed again when the root is opened.
+
+        Raises:
+            NoSuchLayer: no such layer.
+        """
 
     def remove(self, cache_id: CacheId) -> None:
         """Remove the layer and everything the driver keeps for it. An unknown id is fine (a crash may have got it).
@@ -103,6 +110,9 @@ class KeepsUpper(Protocol):
 
     def upper(self, cache_id: CacheId) -> Path:
         """The directory of this layer's own changes, in `dialect`."""
+
+    def lowers(self, cache_id: CacheId) -> tuple[Path, ...]:
+        """The directories below it in `dialect`, uppermost first; empty for a layer without parent."""
 
 
 @runtime_checkable

@@ -1,0 +1,1 @@
+"""Changesets against real directories: walk, compare, copy, remove, apply (blocking)."""

@@ -1,0 +1,1 @@
+"""Where layers live: storage drivers, their choice, counted mounts (blocking)."""
