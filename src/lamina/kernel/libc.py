@@ -57,6 +57,11 @@ RENAME_EXCHANGE = 2
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 
+# linux/inotify.h
+IN_MODIFY = 0x2
+IN_CLOEXEC = 0o2000000
+IN_NONBLOCK = 0o4000
+
 # Numbers from 424 on are the same on every architecture; pivot_root is older.
 _SYS_OPENAT2 = 437
 _SYS_RENAMEAT2 = {"x86_64": 316, "aarch64": 276}
@@ -145,6 +150,31 @@ def prctl(option: int, value: int) -> None:
     Source: prctl(2).
     """
     _check(_libc.prctl(option, ctypes.c_ulong(value), ctypes.c_ulong(0), ctypes.c_ulong(0), ctypes.c_ulong(0)))
+
+
+def inotify_init1(flags: int) -> int:
+    """A descriptor that tells of changes to watched files.
+
+    Source: inotify_init(2).
+    """
+    fd: int = _libc.inotify_init1(flags)
+    _check(fd)
+    return fd
+
+
+def inotify_add_watch(fd: int, path: StrOrBytesPath, mask: int) -> int:
+    """Watch one file for the events of `mask`; gives the number its events carry.
+
+    Source: inotify_add_watch(2).
+    """
+    watch: int = _libc.inotify_add_watch(fd, os.fsencode(path), ctypes.c_uint32(mask))
+    _check(watch, path)
+    return watch
+
+
+def inotify_rm_watch(fd: int, watch: int) -> None:
+    """Stop watching. Source: inotify_rm_watch(2)."""
+    _check(_libc.inotify_rm_watch(fd, watch))
 
 
 def pivot_root(new_root: StrOrBytesPath, put_old: StrOrBytesPath) -> None:
