@@ -1,0 +1,1 @@
+"""The embedded registry: the edge that speaks the registry protocol, and its files (async)."""

@@ -1,0 +1,1 @@
+"""The registry protocol (OCI distribution-spec, Docker Registry v2) as bytes and values (pure)."""
