@@ -1,0 +1,1 @@
+"""The Engine API edge: routes table, errors to status, hijacked streams (async)."""

@@ -1,0 +1,1 @@
+"""One table per subject: method, path, first version, function (async)."""

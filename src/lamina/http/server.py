@@ -1,0 +1,155 @@
+"""Serves an application on sockets that are bound already (async)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import ssl
+from dataclasses import dataclass
+
+from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
+from aiohttp.web_server import Server
+
+from lamina.errors import InvalidArgument
+from lamina.http.connection import EngineConnection
+from lamina.http.exchange import Answer, Application, Request, Sent, Stream, Via, set_headers, split_target
+from lamina.http.framing import MAX_HEAD_BYTES
+from lamina.http.hijack import RawConnection
+
+_log = logging.getLogger("lamina.http")
+
+BACKLOG = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What clients may hold on to."""
+
+    idle_connections: int = 1024
+    """Connections without a request; beyond it the longest idle one is closed."""
+    idle_s: float = 3600.0
+    head_s: float = 60.0
+    """From the first byte of a request head to its last."""
+    linger_s: float = 2.0
+    """How long the rest of a refused body is read and thrown away, so that the refusal reaches the client."""
+
+
+class ConnectionKeeper:
+    """Knows the connections of a server and which of them are idle, longest first."""
+
+    def __init__(self, native: Server, app: Application, limits: Limits) -> None:
+        self.native = native
+        self.limits = limits
+        self._app = app
+        self._idle: dict[EngineConnection, None] = {}
+
+    def takes_over(self, method: str, target: str) -> bool:
+        return self._app.takes_over(method, target)
+
+    def idle_begins(self, connection: EngineConnection) -> None:
+        self._idle.pop(connection, None)
+        self._idle[connection] = None
+        if len(self._idle) > self.limits.idle_connections:
+            longest = next(iter(self._idle))
+            del self._idle[longest]
+            longest.force_close()
+
+    def idle_ends(self, connection: EngineConnection) -> None:
+        self._idle.pop(connection, None)
+
+    gone = idle_ends
+
+    @property
+    def idle(self) -> list[EngineConnection]:
+        return list(self._idle)
+
+
+class HttpServer:
+    """One application on any number of sockets."""
+
+    def __init__(self, app: Application, limits: Limits | None = None) -> None:
+        self._app = app
+        self._limits = limits or Limits()
+        self._native = Server(self._answer, access_log=None)
+        self._keeper = ConnectionKeeper(self._native, app, self._limits)
+        self._listeners: list[asyncio.Server] = []
+
+    async def listen(self, sock: socket.socket, tls: ssl.SSLContext | None = None) -> None:
+        """Begin to serve a bound stream socket (unix or TCP), which is the server's from now on."""
+        loop = asyncio.get_running_loop()
+        listener = await loop.create_server(self._connect, sock=sock, ssl=tls, backlog=BACKLOG)
+        self._listeners.append(listener)
+
+    async def close(self, grace_s: float = 10.0) -> None:
+        """Stop listening, end what only follows, give other requests `grace_s` to finish. Twice is fine."""
+        for listener in self._listeners:
+            listener.close()
+        self._listeners.clear()
+        for connection in self._native.connections:
+            if isinstance(connection, EngineConnection):
+                connection.stop_following()
+        await self._native.shutdown(grace_s)
+
+    def _connect(self) -> RequestHandler:
+        return EngineConnection(
+            self._keeper,
+            loop=asyncio.get_running_loop(),
+            keepalive_timeout=self._limits.idle_s,
+            logger=_log,
+            access_log=None,
+            max_line_size=MAX_HEAD_BYTES,
+            max_field_size=MAX_HEAD_BYTES,
+            lingering_time=self._limits.linger_s,
+            auto_decompress=False,
+        )
+
+    async def _answer(self, native: web.BaseRequest) -> web.StreamResponse:
+        connection = native.protocol
+        assert isinstance(connection, EngineConnection)
+        try:
+            path, query = split_target(native._message.path)  # noqa: SLF001 (the target as it came)
+        except InvalidArgument as error:
+            return connection.handle_error(native, 400, error)
+        request = Request(native.method, path, query, native.headers, _via(native), native, connection)
+        answer: Answer = await self._app(request)
+        return _respond(answer)
+
+
+def _via(native: web.BaseRequest) -> Via:
+    transport = native.transport
+    if transport is None:
+        raise ConnectionResetError("the client went away")
+    if transport.get_extra_info("ssl_object") is not None:
+        return Via.TLS
+    sock = transport.get_extra_info("socket")
+    return Via.UNIX if sock is not None and sock.family == socket.AF_UNIX else Via.TCP
+
+
+def _respond(answer: Answer) -> web.StreamResponse:
+    if isinstance(answer, Stream):
+        return answer.response
+    if isinstance(answer, Sent):
+        return _TakenOver(answer)
+    response = web.Response(status=answer.status, body=answer.body)
+    set_headers(response, answer.headers)
+    if answer.close:
+        response.force_close()
+    return response
+
+
+class _TakenOver(web.StreamResponse):
+    """Stands for an answer that left HTTP: nothing more is written, the connection ends."""
+
+    def __init__(self, sent: Sent) -> None:
+        super().__init__(status=101)
+        self.force_close()
+        if isinstance(sent, RawConnection):
+            sent.close()
+
+    async def prepare(self, request: web.BaseRequest) -> None:
+        return None
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        return None

@@ -1,0 +1,1 @@
+"""The two HTTP protocols as bytes and bodies (pure)."""
