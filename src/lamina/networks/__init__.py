@@ -1,0 +1,1 @@
+"""Networks: address management, the default bridge, sandboxes, and a container's files in /etc (blocking and pure)."""
