@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import sys
 from typing import TypeAlias
 
 StrOrBytesPath: TypeAlias = str | bytes | os.PathLike[str] | os.PathLike[bytes]
@@ -74,6 +75,7 @@ _libc.setns.argtypes = (ctypes.c_int, ctypes.c_int)
 _libc.unshare.argtypes = (ctypes.c_int,)
 _libc.syncfs.argtypes = (ctypes.c_int,)
 _libc.syscall.restype = ctypes.c_long
+_libc.statfs.argtypes = (ctypes.c_char_p, ctypes.c_void_p)
 _libc.opendir.restype = ctypes.c_void_p
 _libc.opendir.argtypes = (ctypes.c_char_p,)
 _libc.readdir.argtypes = (ctypes.c_void_p,)
@@ -173,7 +175,10 @@ def inotify_add_watch(fd: int, path: StrOrBytesPath, mask: int) -> int:
 
 
 def inotify_rm_watch(fd: int, watch: int) -> None:
-    """Stop watching. Source: inotify_rm_watch(2)."""
+    """Stop watching what `watch` stands for.
+
+    Source: inotify_rm_watch(2).
+    """
     _check(_libc.inotify_rm_watch(fd, watch))
 
 
@@ -218,6 +223,16 @@ def openat2(dir_fd: int, path: StrOrBytesPath, flags: int, *, mode: int = 0, res
     )
     _check(fd, path)
     return fd
+
+
+def file_system_type(path: StrOrBytesPath) -> int:
+    """The magic number of the file system `path` is on (linux/magic.h), as an unsigned 32-bit value.
+
+    Source: statfs(2); `f_type` is the first word of the struct on every 64-bit Linux.
+    """
+    room = ctypes.create_string_buffer(256)
+    _check(_libc.statfs(os.fsencode(path), room), path)
+    return int.from_bytes(room.raw[:8], sys.byteorder) & 0xFFFFFFFF
 
 
 def entry_types(directory: StrOrBytesPath) -> dict[bytes, int]:

@@ -1,0 +1,309 @@
+"""The overlay2 driver: Docker's layout to the file, so that dockerd opens the same root (blocking).
+
+Rules for editors: `l/<link>` exists before anything names it; a parent gets `committed` before a child names it; a
+layer with `committed` is never mounted writable and never written into; `lower` is relative; an empty link is never
+used as a path. Source: moby daemon/graphdriver/overlay2/overlay.go.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import ClassVar
+
+from lamina.errors import AlreadyExists, CorruptRecord, InvalidArgument, LayerInUse, NoSuchLayer, Unsupported
+from lamina.ids import CacheId
+from lamina.kernel import durable
+from lamina.kernel.mounts import LONGEST_DATA, Mount, is_mountpoint
+from lamina.rootfs.remove import remove_tree
+from lamina.storage.driver import Usage, WhiteoutDialect
+from lamina.storage.overlay2 import links
+from lamina.storage.overlay2.probe import Features, probe
+from lamina.storage.overlay2.records import (
+    PROBE_PREFIXES,
+    Record,
+    link_place,
+    lower_directories,
+    read_record,
+    read_records,
+    write_small,
+)
+from lamina.storage.usage import usage_of
+
+_LAYER_MODE = 0o710
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
+
+
+class Overlay2:
+    """Layers below `<root>/overlay2`. Thread-safe; different layers do not wait for each other's disk work."""
+
+    name: ClassVar[str] = "overlay2"
+
+    def __init__(self, root: Path, options: Mapping[str, str] | None = None) -> None:
+        """Open the driver's home below the data root, making it when it is new.
+
+        Raises:
+            Unsupported: overlay does not work here.
+            InvalidArgument: an option this driver does not know.
+        """
+        _check_options(options or {})
+        home = Path(os.path.realpath(root)) / self.name
+        self._features = probe(home if home.is_dir() else home.parent)
+        if not home.is_dir():
+            durable.make_dirs(home, 0o710)
+        durable.make_dirs(home / links.LINK_DIR, 0o700)
+        self._home = home
+        self._path = os.fspath(home)
+        self._always_relative = re.search(r"[,:\\]", self._path) is not None  # overlay's own separators
+        self._lock = threading.Lock()
+        self._records = read_records(self._path)
+        self._children: dict[str, set[CacheId]] = {}  # link of the parent → its children
+        for record in self._records.values():
+            self._note_parent(record)
+        user = self._features.user_xattr
+        self.dialect = WhiteoutDialect.OVERLAY_USERXATTR if user else WhiteoutDialect.OVERLAY
+
+    @property
+    def features(self) -> Features:
+        """What the probe found; `native_diff` false means that `upper` alone does not tell a layer's changes."""
+        return self._features
+
+    def create(self, cache_id: CacheId, parent: CacheId | None) -> None:
+        if not _ID.fullmatch(cache_id) or cache_id == links.LINK_DIR or cache_id.startswith(PROBE_PREFIXES):
+            raise InvalidArgument(f"invalid layer id {cache_id!r}")
+        lower = "" if parent is None else self._lower_on(parent)
+        record = Record(cache_id, links.short_link(os.urandom(17)), lower, sealed=False)
+        directory = f"{self._path}/{cache_id}"
+        try:
+            os.mkdir(directory, _LAYER_MODE)
+        except FileExistsError as error:
+            raise AlreadyExists(f"layer {cache_id} exists") from error
+        with ExitStack() as undo:
+            undo.callback(remove_tree, Path(directory))
+            self._note(record, parent)
+            undo.callback(self._forget, record)
+            self._fill(record, directory, undo)
+            undo.pop_all()
+
+    def attach(self, cache_id: CacheId) -> tuple[Mount, ...]:
+        record = self._record(cache_id)
+        if not record.lower:
+            return ()
+        merged = f"{self._path}/{cache_id}/merged"
+        with suppress(FileExistsError):
+            os.mkdir(merged, 0o700)
+        data = self._features.options + self._data(record, f"{self._path}/")
+        if len(data) <= LONGEST_DATA and not self._always_relative:
+            return (Mount("overlay", "overlay", Path(merged), data=data),)
+        data = self._features.options + self._data(record, "")
+        return (Mount("overlay", "overlay", Path(merged), data=data, cwd=self._home),)
+
+    def tree(self, cache_id: CacheId) -> Path:
+        return self._home / cache_id / ("merged" if self._record(cache_id).lower else "diff")
+
+    def detach(self, cache_id: CacheId) -> None:
+        # rmdir also takes the mount out of every other mount namespace that still shows it.
+        with suppress(FileNotFoundError):
+            os.rmdir(f"{self._path}/{cache_id}/merged")
+
+    def seal(self, cache_id: CacheId, *, durable: bool = True) -> None:
+        record = self._record(cache_id)
+        if not record.sealed:
+            self._mark_sealed(record)
+        if durable:
+            _sync(self._home)
+
+    def rebase(self, cache_id: CacheId, parent: CacheId) -> None:
+        record = self._record(cache_id)
+        if record.sealed:
+            raise LayerInUse(f"layer {cache_id} is sealed: it cannot be put on another parent")
+        lower = self._lower_on(parent)
+        if record.lower:
+            if record.lower == lower:
+                return
+            raise LayerInUse(f"layer {cache_id} already has a parent")
+        fd = _open_directory(f"{self._path}/{cache_id}")
+        try:
+            _make_directory(fd, "work", 0o700)
+            write_small(fd, "lower", lower, 0o644)
+        finally:
+            os.close(fd)
+        with self._lock:
+            record.lower = lower
+            self._note_parent(record)
+
+    def remove(self, cache_id: CacheId) -> None:
+        record = self._find(cache_id)
+        if record is None:
+            return
+        directory = f"{self._path}/{cache_id}"
+        with self._lock:
+            children = self._children.get(record.link)
+            if children:
+                raise LayerInUse(f"layer {cache_id} is the parent of {len(children)} layer(s)")
+            if is_mountpoint(Path(directory, "merged")):
+                raise LayerInUse(f"layer {cache_id} is mounted")
+            self._forget_locked(record)
+        if record.link:  # an empty one would name the whole `l/` directory
+            with suppress(FileNotFoundError):
+                os.unlink(link_place(self._path, record.link))
+        remove_tree(Path(directory))
+
+    def cache_ids(self) -> frozenset[CacheId]:
+        with self._lock:
+            return frozenset(self._records)
+
+    def usage(self, cache_id: CacheId) -> Usage:
+        return usage_of(self.upper(cache_id), counts_devices=False)
+
+    def describe(self, cache_id: CacheId) -> Mapping[str, str]:
+        record = self._record(cache_id)
+        directory = f"{self._path}/{cache_id}"
+        found = {
+            "MergedDir": f"{directory}/merged",
+            "UpperDir": f"{directory}/diff",
+            "WorkDir": f"{directory}/work",
+        }
+        if not record.lower:
+            return found
+        return {"LowerDir": ":".join(os.fspath(lower) for lower in self.lowers(cache_id)), **found}
+
+    def status(self) -> Sequence[tuple[str, str]]:
+        features = self._features
+        return (
+            ("Backing Filesystem", features.backing),
+            ("Supports d_type", "true"),
+            ("Using metacopy", _go_bool(value=features.metacopy)),
+            ("Native Overlay Diff", _go_bool(value=features.native_diff)),
+            ("userxattr", _go_bool(value=features.user_xattr)),
+        )
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+    def upper(self, cache_id: CacheId) -> Path:
+        self._record(cache_id)
+        return self._home / cache_id / "diff"
+
+    def lowers(self, cache_id: CacheId) -> tuple[Path, ...]:
+        record = self._record(cache_id)
+        try:
+            return lower_directories(self._home, links.lower_links(record.lower))
+        except OSError as error:
+            raise CorruptRecord(f"layer {cache_id} names a layer below it that is gone: {error.filename}") from error
+
+    def _fill(self, record: Record, directory: str, undo: ExitStack) -> None:
+        fd = _open_directory(directory)
+        try:
+            os.fchmod(fd, _LAYER_MODE)
+            _make_directory(fd, "diff", 0o755)
+            place = link_place(self._path, record.link)
+            os.symlink(f"../{record.cache_id}/diff", place)
+            undo.callback(os.unlink, place)
+            write_small(fd, "link", record.link, 0o644)
+            if record.lower:
+                _make_directory(fd, "work", 0o700)
+                write_small(fd, "lower", record.lower, 0o644)
+        finally:
+            os.close(fd)
+
+    def _data(self, record: Record, prefix: str) -> str:
+        """The directories, as overlay options: a writable layer has an upper and a work directory too."""
+        own = f"{prefix}{record.cache_id}"
+        lower = record.lower if not prefix else prefix + record.lower.replace(":", ":" + prefix)
+        if record.sealed:
+            return f"lowerdir={own}/diff:{lower}"
+        return f"lowerdir={lower},upperdir={own}/diff,workdir={own}/work"
+
+    def _lower_on(self, parent: CacheId) -> str:
+        above = self._record(parent)
+        if not above.sealed:
+            raise LayerInUse(f"layer {parent} is not sealed: it cannot be a parent yet")
+        if not above.link:
+            raise CorruptRecord(f"layer {parent} has lost its short name", hint="remove the image and pull it again")
+        lower = links.lower_on(above.link, above.lower)
+        if lower.count(":") >= links.MOST_LOWERS:
+            raise InvalidArgument(f"max depth exceeded: overlay2 stacks at most {links.MOST_LOWERS} layers")
+        return lower
+
+    def _mark_sealed(self, record: Record) -> None:
+        fd = _open_directory(f"{self._path}/{record.cache_id}")
+        try:
+            write_small(fd, "committed", "", 0o600)
+        finally:
+            os.close(fd)
+        record.sealed = True
+
+    def _record(self, cache_id: CacheId) -> Record:
+        record = self._find(cache_id)
+        if record is None:
+            raise NoSuchLayer(f"no such layer in overlay2: {cache_id}")
+        if record.lower and not links.is_lower(record.lower):
+            raise CorruptRecord(f"the file {self._path}/{cache_id}/lower is damaged")
+        return record
+
+    def _find(self, cache_id: CacheId) -> Record | None:
+        record = self._records.get(cache_id)
+        if record is None and _ID.fullmatch(cache_id) and cache_id != links.LINK_DIR:
+            record = read_record(self._path, cache_id)
+            if record is not None:
+                with self._lock:
+                    record = self._records.setdefault(cache_id, record)
+                    self._note_parent(record)
+        return record
+
+    def _note(self, record: Record, parent: CacheId | None) -> None:
+        """Make a new layer known, so that its parent can no longer be removed."""
+        with self._lock:
+            if parent is not None and parent not in self._records:
+                raise NoSuchLayer(f"no such layer in overlay2: {parent}")
+            self._records[record.cache_id] = record
+            self._note_parent(record)
+
+    def _note_parent(self, record: Record) -> None:
+        if record.lower:
+            parent = links.lower_links(record.lower)[0]
+            self._children.setdefault(parent, set()).add(record.cache_id)
+
+    def _forget(self, record: Record) -> None:
+        with self._lock:
+            self._forget_locked(record)
+
+    def _forget_locked(self, record: Record) -> None:
+        self._records.pop(record.cache_id, None)
+        if record.lower:
+            parent = links.lower_links(record.lower)[0]
+            siblings = self._children.get(parent, set())
+            siblings.discard(record.cache_id)
+            if not siblings:
+                self._children.pop(parent, None)
+
+
+def _check_options(options: Mapping[str, str]) -> None:
+    for key in options:
+        if key == "overlay2.size":
+            raise Unsupported("overlay2.size is not built yet: it needs project quotas on xfs")
+        if key != "overlay2.override_kernel_check":
+            raise InvalidArgument(f"unknown option {key} of storage driver overlay2")
+
+
+def _open_directory(path: str) -> int:
+    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+
+
+def _make_directory(parent_fd: int, name: str, mode: int) -> None:
+    with suppress(FileExistsError):
+        os.mkdir(name, mode, dir_fd=parent_fd)
+    os.chmod(name, mode, dir_fd=parent_fd)
+
+
+def _sync(home: Path) -> None:
+    durable.sync_filesystem(home)
+
+
+def _go_bool(*, value: bool) -> str:
+    return "true" if value else "false"

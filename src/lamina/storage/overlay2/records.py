@@ -1,0 +1,109 @@
+"""What overlay2 keeps per layer on disk, read into values (blocking).
+
+`<home>/<id>/`: `diff/` own changes, `link` short name, `lower` the layers below, `work/` the kernel's, `committed` an
+empty file once the layer is sealed, `merged/` only while mounted.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from lamina.ids import CacheId
+from lamina.storage.overlay2.links import LINK_DIR, is_link
+
+_LONGEST = 8192
+
+
+@dataclass(slots=True)
+class Record:
+    """One layer as its files tell it. `link` is empty when a crash lost it; `lower` is empty for a base layer."""
+
+    cache_id: CacheId
+    link: str
+    lower: str
+    sealed: bool
+
+
+def read_record(home: str, cache_id: CacheId) -> Record | None:
+    """The layer's record, or None when there is no such directory."""
+    directory = os.path.join(home, cache_id)
+    try:
+        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    try:
+        link = _text(fd, "link")
+        return Record(cache_id, link if is_link(link) else "", _text(fd, "lower"), _exists(fd, "committed"))
+    finally:
+        os.close(fd)
+
+
+def read_records(home: str) -> dict[CacheId, Record]:
+    """Every layer directory of the home; a lost `link` is found again through its symlink, which survives a crash."""
+    with os.scandir(home) as listing:
+        names = [entry.name for entry in listing if entry.is_dir(follow_symlinks=False)]
+    found: dict[CacheId, Record] = {}
+    for name in names:
+        if name == LINK_DIR or name.startswith(PROBE_PREFIXES):
+            continue
+        record = read_record(home, CacheId(name))
+        if record is not None:
+            found[record.cache_id] = record
+    lost = [record for record in found.values() if not record.link]
+    if lost:
+        _find_links(home, lost)
+    return found
+
+
+PROBE_PREFIXES = ("check-overlayfs-support", "opaque-bug-check", "metacopy-check", "userxattr-check", "lamina-probe-")
+"""Directories that a probe of this engine or of dockerd left when it was killed."""
+
+
+def write_small(directory_fd: int, name: str, text: str, mode: int) -> None:
+    """Write a new small file; sealing puts it on disk together with the layer's data."""
+    fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, mode, dir_fd=directory_fd)
+    try:
+        if text:
+            os.write(fd, text.encode("ascii"))
+        os.fchmod(fd, mode)
+    finally:
+        os.close(fd)
+
+
+def link_place(home: str, link: str) -> str:
+    return os.path.join(home, LINK_DIR, link)
+
+
+def lower_directories(home: Path, lower: tuple[str, ...]) -> tuple[Path, ...]:
+    """Where short names point: `<home>/<id>/diff` each, uppermost first."""
+    links = home / LINK_DIR
+    return tuple(Path(os.path.normpath(links / os.readlink(links / link))) for link in lower)
+
+
+def _text(directory_fd: int, name: str) -> str:
+    try:
+        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory_fd)
+    except FileNotFoundError:
+        return ""
+    try:
+        return os.read(fd, _LONGEST).decode("ascii", "replace").strip()
+    finally:
+        os.close(fd)
+
+
+def _exists(directory_fd: int, name: str) -> bool:
+    try:
+        os.stat(name, dir_fd=directory_fd, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _find_links(home: str, lost: list[Record]) -> None:
+    wanted = {f"../{record.cache_id}/diff": record for record in lost}
+    links = os.path.join(home, LINK_DIR)
+    for name in os.listdir(links):
+        if is_link(name) and (record := wanted.get(os.readlink(os.path.join(links, name)))) is not None:
+            record.link = name

@@ -1,0 +1,158 @@
+"""Which storage driver a data root gets, as Docker chooses (blocking).
+
+State of an earlier run wins, else the layers of that run would seem lost. Without any, the first driver that works
+here. To add a driver: one row in `_DRIVERS`. Source: moby daemon/graphdriver/driver.go, New.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from lamina.errors import Conflict, InvalidArgument, Unsupported
+from lamina.kernel import durable
+from lamina.storage.driver import StorageDriver
+from lamina.storage.overlay2.driver import Overlay2
+from lamina.storage.overlay2.probe import probe as probe_overlay2
+from lamina.storage.vfs.driver import Vfs
+
+
+@dataclass(frozen=True, slots=True)
+class DriverReport:
+    """Whether one driver can work on a data root; if not, why and what would help."""
+
+    name: str
+    usable: bool
+    reason: str
+    remedy: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """One known driver. `open` is None until it is built; `leaves_state` is false where a used home proves nothing."""
+
+    name: str
+    probe: Callable[[Path], str]
+    open: Callable[[Path, Mapping[str, str]], StorageDriver] | None = None
+    leaves_state: bool = True
+    chosen_unasked: bool = True
+
+
+def _overlay2_fits(directory: Path) -> str:
+    features = probe_overlay2(directory)
+    if features.native_diff:
+        return f"works on {features.backing}"
+    return f"works on {features.backing}, with slow diffs: {features.native_diff_flaw}"
+
+
+def _vfs_fits(_directory: Path) -> str:
+    return "works everywhere; every layer is a full copy"
+
+
+def _not_built(_directory: Path) -> str:
+    raise Unsupported("not built yet", hint="use overlay2, or vfs where the file system is no good for overlay2")
+
+
+_DRIVERS = (
+    _Row("overlay2", _overlay2_fits, Overlay2),
+    _Row("fuse-overlayfs", _not_built, chosen_unasked=False),
+    _Row("btrfs", _not_built),
+    _Row("zfs", _not_built),
+    _Row("aufs", _not_built, chosen_unasked=False),
+    _Row("overlay", _not_built, chosen_unasked=False),
+    _Row("devicemapper", _not_built, chosen_unasked=False),
+    _Row("vfs", _vfs_fits, Vfs, leaves_state=False),
+)
+_REPORTED = ("overlay2", "vfs", "aufs", "btrfs", "devicemapper", "zfs")
+
+
+def choose_driver(root: Path, requested: str | None, options: Mapping[str, str]) -> StorageDriver:
+    """Open the storage driver for the data root: the requested one, else the prior one, else the first that works.
+
+    `options` are `--storage-opt` pairs; those with another driver's prefix are refused.
+
+    Raises:
+        InvalidArgument: unknown driver or option.
+        Conflict: several drivers have left state and none was requested.
+        Unsupported: the driver does not work here; the hint says what would help.
+    """
+    durable.make_dirs(root, 0o710)
+    if requested:
+        return _open(_row(requested), root, options)
+    prior = prior_drivers(root)
+    if len(prior) > 1:
+        raise Conflict(
+            f"{root} contains several valid graphdrivers: {', '.join(prior)}",
+            hint="clean up, or choose one explicitly: --storage-driver NAME",
+        )
+    if prior:
+        row = _row(prior[0])
+        if row.open is None:
+            raise Unsupported(
+                f"{root} was used with the storage driver {row.name}, which is not built yet",
+                hint="use another --data-root, or start with --storage-driver to leave those layers aside",
+            )
+        return _open(row, root, options)
+    return _first_that_works(root, options)
+
+
+def prior_drivers(root: Path) -> list[str]:
+    """The drivers with state below the root, in the order of preference. vfs never counts; an empty home neither."""
+    return [row.name for row in _DRIVERS if row.leaves_state and _has_state(root / row.name)]
+
+
+def survey(root: Path) -> list[DriverReport]:
+    """Whether each driver can work on the data root, preferred first. Takes milliseconds and leaves nothing behind."""
+    directory = root
+    while not directory.is_dir():
+        directory = directory.parent  # a root that is yet to be made will be on its parent's file system
+    reports: list[DriverReport] = []
+    for name in _REPORTED:
+        row = _row(name)
+        try:
+            reports.append(DriverReport(name, usable=True, reason=row.probe(directory), remedy=""))
+        except Unsupported as error:
+            reports.append(DriverReport(name, usable=False, reason=error.message, remedy=error.hint))
+        except OSError as error:
+            reports.append(DriverReport(name, usable=False, reason=f"could not be tried: {error}", remedy=""))
+    return reports
+
+
+def _first_that_works(root: Path, options: Mapping[str, str]) -> StorageDriver:
+    reasons: list[str] = []
+    for row in _DRIVERS:
+        if row.open is None or not row.chosen_unasked:
+            continue
+        try:
+            return row.open(root, options)
+        except Unsupported as error:
+            reasons.append(f"{row.name}: {error.message}")
+    raise Unsupported(f"no storage driver works on {root}: {'; '.join(reasons)}")
+
+
+def _open(row: _Row, root: Path, options: Mapping[str, str]) -> StorageDriver:
+    if row.open is None:
+        raise Unsupported(
+            f"storage driver {row.name} is not built yet", hint="use --storage-driver overlay2, or leave the option out"
+        )
+    return row.open(root, options)
+
+
+def _row(name: str) -> _Row:
+    for row in _DRIVERS:
+        if row.name == name:
+            return row
+    known = ", ".join(row.name for row in _DRIVERS if row.open is not None)
+    raise InvalidArgument(f"unknown storage driver {name!r}", hint=f"choose one of: {known}")
+
+
+def _has_state(home: Path) -> bool:
+    """An empty directory is no state; anything else under the name is."""
+    try:
+        return bool(os.listdir(home))
+    except FileNotFoundError:
+        return False
+    except NotADirectoryError:
+        return True

@@ -1,0 +1,167 @@
+"""The vfs driver: every layer is a directory with a full copy of its parent in it (blocking).
+
+`<root>/vfs/dir/<id>` is the layer, as dockerd has it. What dockerd does not keep lies beside it: `sealed/<id>` (empty)
+and `parents/<id>` (the parent's id); dockerd ignores both, and layers it made are sealed when their root is opened.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import ClassVar
+
+from lamina.errors import AlreadyExists, InvalidArgument, LayerInUse, NoSuchLayer, Unsupported
+from lamina.ids import CacheId
+from lamina.kernel.durable import make_dirs, sync_filesystem, write_file_lazy
+from lamina.kernel.mounts import Mount, is_mountpoint
+from lamina.rootfs.copytree import copy_tree
+from lamina.rootfs.diff import change_usage
+from lamina.rootfs.remove import remove_tree
+from lamina.storage.driver import Usage
+from lamina.storage.usage import usage_of
+
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
+_OPTIONS = frozenset({"size", "vfs.xattrs"})
+
+
+class Vfs:
+    """Layers below `<root>/vfs`. Thread-safe; copies run side by side."""
+
+    name: ClassVar[str] = "vfs"
+
+    def __init__(self, root: Path, options: Mapping[str, str] | None = None) -> None:
+        """Open the driver's home below the data root, making it when it is new.
+
+        Raises:
+            InvalidArgument: an option this driver does not know.
+        """
+        for key in options or {}:
+            if key in _OPTIONS:
+                raise Unsupported(f"option {key} of storage driver vfs is not built yet")
+            raise InvalidArgument(f"unknown option {key} of storage driver vfs")
+        home = Path(os.path.realpath(root)) / self.name
+        make_dirs(home.parent, 0o710)
+        for directory in (home, home / "dir"):
+            make_dirs(directory, 0o710)
+        for directory in (home / "sealed", home / "parents"):
+            make_dirs(directory, 0o700)
+        self._layers, self._sealed_dir, self._parents_dir = home / "dir", home / "sealed", home / "parents"
+        self._lock = threading.Lock()
+        self._sealed, self._parents = self._read_records()
+
+    def create(self, cache_id: CacheId, parent: CacheId | None) -> None:
+        if not _ID.fullmatch(cache_id):
+            raise InvalidArgument(f"invalid layer id {cache_id!r}")
+        self._check_parent(parent)
+        directory = self._layers / cache_id
+        try:
+            directory.mkdir(0o755)
+        except FileExistsError as error:
+            raise AlreadyExists(f"layer {cache_id} exists") from error
+        with ExitStack() as undo:
+            undo.callback(self._erase, cache_id)
+            if parent is None:
+                directory.chmod(0o755)
+            else:
+                self._note(cache_id, parent)
+                copy_tree(self._layers / parent, directory)
+            undo.pop_all()
+
+    def attach(self, cache_id: CacheId) -> tuple[Mount, ...]:
+        self._require(cache_id)
+        return ()
+
+    def tree(self, cache_id: CacheId) -> Path:
+        return self._require(cache_id)
+
+    def detach(self, cache_id: CacheId) -> None:
+        """Nothing was made ready."""
+
+    def seal(self, cache_id: CacheId, *, durable: bool = True) -> None:
+        self._require(cache_id)
+        with self._lock:
+            if cache_id not in self._sealed:
+                write_file_lazy(self._sealed_dir / cache_id, b"")
+                self._sealed.add(cache_id)
+        if durable:
+            sync_filesystem(self._layers)
+
+    def remove(self, cache_id: CacheId) -> None:
+        if not _ID.fullmatch(cache_id):
+            return
+        with self._lock:
+            children = sum(parent == cache_id for parent in self._parents.values())
+            if children:
+                raise LayerInUse(f"layer {cache_id} is the parent of {children} layer(s)")
+            if is_mountpoint(self._layers / cache_id):
+                raise LayerInUse(f"layer {cache_id} is mounted")
+        self._erase(cache_id)
+
+    def cache_ids(self) -> frozenset[CacheId]:
+        return frozenset(CacheId(name) for name in os.listdir(self._layers))
+
+    def usage(self, cache_id: CacheId) -> Usage:
+        directory = self._require(cache_id)
+        parent = self._parents.get(cache_id)
+        if parent is None:
+            return usage_of(directory, counts_devices=True)
+        size_bytes, inodes = change_usage(directory, self._layers / parent)
+        return Usage(size_bytes, inodes)
+
+    def describe(self, cache_id: CacheId) -> Mapping[str, str]:
+        self._require(cache_id)
+        return {}
+
+    def status(self) -> Sequence[tuple[str, str]]:
+        return ()
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+    def _require(self, cache_id: CacheId) -> Path:
+        path = self._layers / cache_id
+        if not _ID.fullmatch(cache_id) or not path.is_dir():
+            raise NoSuchLayer(f"no such layer in vfs: {cache_id}")
+        return path
+
+    def _check_parent(self, parent: CacheId | None) -> None:
+        if parent is None:
+            return
+        self._require(parent)
+        if parent not in self._sealed:
+            raise LayerInUse(f"layer {parent} is not sealed: it cannot be a parent yet")
+
+    def _note(self, cache_id: CacheId, parent: CacheId) -> None:
+        """Make a new layer known, so that its parent can no longer be removed."""
+        with self._lock:
+            self._require(parent)
+            write_file_lazy(self._parents_dir / cache_id, parent.encode("ascii"))
+            self._parents[cache_id] = parent
+
+    def _erase(self, cache_id: CacheId) -> None:
+        """The tree first: a record without tree is swept at the next start, a tree without record would be a lie."""
+        remove_tree(self._layers / cache_id)
+        with self._lock:
+            self._sealed.discard(cache_id)
+            self._parents.pop(cache_id, None)
+            for directory in (self._sealed_dir, self._parents_dir):
+                with suppress(FileNotFoundError):
+                    os.unlink(directory / cache_id)
+
+    def _read_records(self) -> tuple[set[CacheId], dict[CacheId, CacheId]]:
+        """The records of layers that are there; dockerd may have removed some, whose records go too."""
+        present = self.cache_ids()
+        for directory in (self._sealed_dir, self._parents_dir):
+            for name in os.listdir(directory):
+                if name not in present:
+                    os.unlink(directory / name)
+        sealed = {CacheId(name) for name in os.listdir(self._sealed_dir)}
+        parents = {
+            CacheId(name): CacheId((self._parents_dir / name).read_text(encoding="ascii").strip())
+            for name in os.listdir(self._parents_dir)
+        }
+        return sealed, {child: parent for child, parent in parents.items() if parent in present}
