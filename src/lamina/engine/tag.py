@@ -1,0 +1,44 @@
+"""Give an image another name (async)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lamina.clock import Clock, rfc3339
+from lamina.engine.image_events import Publish, publish_image
+from lamina.images.lookup import ImageLookup
+from lamina.images.store import ImageStore
+from lamina.images.tags import TagStore
+from lamina.oci.digest import ImageId
+from lamina.oci.reference import Reference, parse_reference
+from lamina.workers import Workers
+
+
+@dataclass(frozen=True, slots=True)
+class Tag:
+    """Let a name mean an image; what it meant before keeps its other names."""
+
+    images: ImageStore
+    tags: TagStore
+    lookup: ImageLookup
+    clock: Clock
+    workers: Workers
+    publish: Publish
+
+    async def __call__(self, image: str, repository: str, tag: str = "") -> None:
+        """`repository` may carry a tag itself; `tag` wins.
+
+        Raises:
+            NoSuchImage, InvalidReference.
+        """
+        reference = parse_reference(repository)
+        if tag:
+            reference = reference.with_tag(tag)
+        found = self.lookup.find(image)
+        await self.workers.call(self.tag_image, found, reference.with_default_tag())
+
+    def tag_image(self, image: ImageId, reference: Reference) -> None:
+        """The blocking part, for verbs that make images (commit, import)."""
+        self.tags.set_tag(reference, image)
+        self.images.set_last_updated(image, rfc3339(self.clock.now_ns()))
+        publish_image(self.publish, "tag", image, self.images, name=reference.familiar())
