@@ -52,6 +52,7 @@ class Overlay2:
         """
         _check_options(options or {})
         home = Path(os.path.realpath(root)) / self.name
+        durable.make_dirs(home.parent, 0o710)
         self._features = probe(home if home.is_dir() else home.parent)
         if not home.is_dir():
             durable.make_dirs(home, 0o710)

@@ -1,0 +1,69 @@
+"""The `bench` every storage case works at: one driver on a fresh root, which must be left without mounts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lamina.ids import CacheId
+from lamina.kernel.mounts import mount_table, unmount
+from lamina.rootfs.diff import Change, changes
+from lamina.rootfs.remove import remove_tree
+from lamina.storage.driver import StorageDriver
+from lamina.storage.mounting import Mounts
+from tests.conformance.hosts import STORAGE, Host
+from tests.conformance.trees import Edit, Shown, apply_edits, shown
+
+
+class Bench:
+    """A driver, its mounts, and the handful of words the cases are written in."""
+
+    def __init__(self, host: Host, root: Path) -> None:
+        self.host = host
+        self.root = root
+        self.reopen()
+
+    def reopen(self) -> None:
+        """As after a restart of the daemon: nothing is remembered but what is on disk and mounted."""
+        self.driver: StorageDriver = self.host.open(self.root)
+        self.mounts = Mounts(self.driver)
+
+    def layer(self, name: str, parent: str | None = None, *edits: Edit, sealed: bool = False) -> CacheId:
+        cache_id = CacheId(name)
+        self.driver.create(cache_id, None if parent is None else CacheId(parent))
+        self.edit(name, *edits)
+        if sealed:
+            self.driver.seal(cache_id, durable=False)
+        return cache_id
+
+    def edit(self, name: str, *edits: Edit) -> None:
+        with self.mounts.mounted(CacheId(name)) as tree:
+            apply_edits(tree, edits)
+
+    def shows(self, name: str, *, with_links: bool = True) -> dict[str, Shown]:
+        with self.mounts.mounted(CacheId(name)) as tree:
+            return shown(tree, with_links=with_links)
+
+    def changes(self, name: str, parent: str) -> list[Change]:
+        """By comparing the two complete trees."""
+        with self.mounts.mounted(CacheId(name)) as new, self.mounts.mounted(CacheId(parent)) as old:
+            return changes(new, old)
+
+
+@pytest.fixture(params=STORAGE, ids=lambda host: host.name)
+def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
+    found = Bench(request.param, tmp_path / "root")
+    try:
+        yield found
+    finally:
+        left = mounts_below(tmp_path)
+        for place in reversed(left):
+            unmount(Path(place), detach=True)
+        remove_tree(tmp_path / "root")
+    assert not left, "the case left mounts behind"
+
+
+def mounts_below(directory: Path) -> list[str]:
+    return [entry.target for entry in mount_table() if Path(entry.target).is_relative_to(directory)]
