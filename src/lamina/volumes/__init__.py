@@ -1,0 +1,1 @@
+"""Volumes: directories that outlive containers, and the record of their labels and options (blocking)."""
