@@ -76,6 +76,7 @@ class Request:
     _connection: EngineConnection
     common_headers: list[tuple[str, str]] = field(default_factory=list)
     """Headers that every answer to this request carries."""
+    _sent: Sent | None = None
 
     @property
     def content_length(self) -> int | None:
@@ -127,11 +128,22 @@ class Request:
 
     def stream(self, status: int = 200, headers: Headers = ()) -> Stream:
         """An answer whose body is written bit by bit."""
-        return Stream(self._native, status, [*self.common_headers, *headers])
+        stream = Stream(self._native, status, [*self.common_headers, *headers])
+        self._sent = stream
+        return stream
 
     def hijack(self, head: bytes) -> RawConnection:
         """Take the connection over from HTTP: `head` goes out as it is, then bytes flow both ways."""
-        return self._connection.take_over(head)
+        raw = self._connection.take_over(head)
+        self._sent = raw
+        return raw
+
+    @property
+    def begun(self) -> Sent | None:
+        """The answer that is on its way already, so that no other can be given."""
+        if isinstance(self._sent, Stream) and not self._sent.begun:
+            return None
+        return self._sent
 
 
 class Stream(Sent):

@@ -1,0 +1,75 @@
+"""Attach and exec: the streams of a process over a connection that has left HTTP (async)."""
+
+from __future__ import annotations
+
+import asyncio
+
+from lamina.api.routing import Call
+from lamina.engine.services import Session
+from lamina.errors import Unavailable
+from lamina.http.hijack import RawConnection
+from lamina.wire.engine.detach import DetachScanner
+from lamina.wire.engine.rawstream import MULTIPLEXED, RAW, frame
+from lamina.wire.engine.versions import MULTIPLEXED_SINCE
+
+
+def take_over(call: Call, *, tty: bool) -> RawConnection:
+    """Answer 101 to a client that asked to upgrade, 200 to one that did not; both continue as raw bytes."""
+    if "Upgrade" not in call.request.headers:
+        return call.request.hijack(f"HTTP/1.1 200 OK\r\nContent-Type: {RAW}\r\n\r\n".encode())
+    content_type = MULTIPLEXED if not tty and call.version >= MULTIPLEXED_SINCE else RAW
+    return call.request.hijack(
+        b"HTTP/1.1 101 UPGRADED\r\n"
+        b"Content-Type: " + content_type.encode() + b"\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n"
+    )
+
+
+class _DetachedError(Exception):
+    """The detach keys were typed."""
+
+
+async def pump(session: Session, connection: RawConnection, *, keys: bytes, stdin: bool) -> bool:
+    """Carry bytes both ways until the process has said everything, the client is gone, or it typed the detach keys.
+
+    The client's half-close is the end of stdin; output goes on. Frames unless the process has a terminal; detach
+    keys count only with one. Lets go of the session in any case. Answers whether the client detached.
+    """
+    scanner = DetachScanner(keys if session.tty else b"")
+    detached = False
+    try:
+        async with asyncio.TaskGroup() as both:
+            typing = both.create_task(_type_in(session, connection, scanner, stdin=stdin))
+            async for stream, data in session.output():
+                await connection.write(data if session.tty else frame(stream, data))
+            typing.cancel()
+    except* ConnectionError:
+        pass  # the client is gone: what it did not take is lost to it alone
+    except* _DetachedError:
+        detached = True
+    finally:
+        await session.aclose()
+        connection.close()
+    return detached
+
+
+async def _type_in(session: Session, connection: RawConnection, scanner: DetachScanner, *, stdin: bool) -> None:
+    if stdin:
+        await _feed_stdin(session, connection, scanner)
+    await connection.lost()
+    raise ConnectionResetError("the client went away")
+
+
+async def _feed_stdin(session: Session, connection: RawConnection, scanner: DetachScanner) -> None:
+    try:
+        while data := await connection.read():
+            if passed := scanner.feed(data):
+                await session.write_stdin(passed)
+            if scanner.detached:
+                raise _DetachedError
+        if held := scanner.flush():
+            await session.write_stdin(held)
+        await session.close_stdin()
+    except ConnectionResetError:
+        raise
+    except (OSError, Unavailable):
+        return  # the process reads no more; what is still typed goes nowhere

@@ -1,0 +1,111 @@
+"""A container's streams: attach, logs, resize (async)."""
+
+from __future__ import annotations
+
+from lamina.api.hijack import pump, take_over
+from lamina.api.routing import Call, Route
+from lamina.engine.services import LogLine, LogWanted
+from lamina.errors import InvalidArgument
+from lamina.http.exchange import Answer, Reply
+from lamina.jsonvalue import boolean, mapping
+from lamina.wire.engine.detach import parse_keys
+from lamina.wire.engine.rawstream import MULTIPLEXED, RAW, frame
+from lamina.wire.engine.versions import MULTIPLEXED_SINCE
+
+
+async def attach(call: Call) -> Answer:
+    verb = call.verb(call.services.attach)
+    keys = parse_keys(call.text("detachKeys"))
+    stdin = call.flag("stdin")
+    session = await verb(
+        call.names["id"],
+        stdin=stdin,
+        stdout=call.flag("stdout"),
+        stderr=call.flag("stderr"),
+        stream=call.flag("stream"),
+        logs=call.flag("logs"),
+    )
+    call.request.end_with_client()
+    connection = take_over(call, tty=session.tty)
+    await pump(session, connection, keys=keys, stdin=stdin)
+    return connection
+
+
+async def logs(call: Call) -> Answer:
+    verb, inspect = call.verb(call.services.logs), call.verb(call.services.inspect)
+    wanted = LogWanted(
+        stdout=call.flag("stdout"),
+        stderr=call.flag("stderr"),
+        since_ns=call.time_ns("since"),
+        until_ns=call.time_ns("until"),
+        tail=_tail(call.text("tail")),
+        follow=call.flag("follow"),
+    )
+    if not (wanted.stdout or wanted.stderr):
+        raise InvalidArgument("Bad parameters: you must choose at least one stream")
+    container = await inspect(call.names["id"], False)  # noqa: FBT003 (size: not needed)
+    tty = boolean(mapping(container, "Config"), "Tty")
+    call.request.end_with_client()
+    framed_type = MULTIPLEXED if call.version >= MULTIPLEXED_SINCE else RAW
+    stream = call.request.stream(200, [("Content-Type", RAW if tty else framed_type)])
+    stamp = _Stamp() if call.flag("timestamps") else None
+    if wanted.follow:
+        await stream.begin()
+    async for entry in verb(call.names["id"], wanted):
+        data = stamp.before(entry) if stamp else entry.data
+        await stream.write(data if tty else frame(entry.stream, data))
+    await stream.end()
+    return stream
+
+
+async def resize(call: Call) -> Answer:
+    height, width = _size(call)
+    await call.verb(call.services.resize)(call.names["id"], height, width)
+    return Reply(200)
+
+
+async def resize_exec(call: Call) -> Answer:
+    height, width = _size(call)
+    await call.verb(call.services.exec_resize)(call.names["id"], height, width)
+    return Reply(200)
+
+
+class _Stamp:
+    """Puts the time before each line, not before the pieces that a long one comes in."""
+
+    def __init__(self) -> None:
+        self._within_line: set[int] = set()
+
+    def before(self, entry: LogLine) -> bytes:
+        begins = entry.stream not in self._within_line
+        if entry.data.endswith(b"\n"):
+            self._within_line.discard(entry.stream)
+        else:
+            self._within_line.add(entry.stream)
+        return nine_digits(entry.time).encode() + b" " + entry.data if begins else entry.data
+
+
+def nine_digits(time: str) -> str:
+    """An RFC 3339 time in UTC with all nine digits of its fraction, as `logs -t` prints it."""
+    whole, _, fraction = time.removesuffix("Z").partition(".")
+    return f"{whole}.{fraction:0<9}Z"
+
+
+def _tail(text: str) -> int | None:
+    # Docker takes whatever is no number for "all".
+    return int(text) if text.isdecimal() and len(text) < 10 else None
+
+
+def _size(call: Call) -> tuple[int, int]:
+    height, width = call.number("h"), call.number("w")
+    if height is None or width is None or not (0 <= height <= 65535 and 0 <= width <= 65535):
+        raise InvalidArgument("invalid size: h and w are rows and columns, 0 to 65535")
+    return height, width
+
+
+ROWS = (
+    Route("POST", "/containers/{id}/attach", attach, "ContainerAttach", takes_over=True),
+    Route("GET", "/containers/{id}/logs", logs, "ContainerLogs"),
+    Route("POST", "/containers/{id}/resize", resize, "ContainerResize"),
+    Route("POST", "/exec/{id}/resize", resize_exec, "ExecResize"),
+)

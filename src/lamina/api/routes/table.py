@@ -1,0 +1,17 @@
+"""All rows of the Engine API, in the order in which they are tried (async package)."""
+
+from __future__ import annotations
+
+from lamina.api.routes import archive, containers, execs, images, networks, streams, system, unserved, volumes
+
+ROWS = (
+    *system.ROWS,
+    *containers.ROWS,
+    *streams.ROWS,
+    *execs.ROWS,
+    *archive.ROWS,
+    *images.ROWS,
+    *volumes.ROWS,
+    *networks.ROWS,
+    *unserved.ROWS,
+)
