@@ -1,0 +1,1 @@
+"""Containers under the real OCI runtime and monitor, without a daemon around them."""
