@@ -20,6 +20,6 @@ class History:
     lookup: ImageLookup
     layers: SizedLayers
 
-    async def __call__(self, image: str) -> list[JsonObject]:
+    async def __call__(self, name: str) -> list[JsonObject]:
         """Docker's history rows. Raises NoSuchImage."""
-        return history(self.lookup.find(image), self.images, self.tags, self.layers)
+        return history(self.lookup.find(name), self.images, self.tags, self.layers)

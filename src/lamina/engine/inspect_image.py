@@ -27,9 +27,9 @@ class InspectImage:
     driver: StorageDriver
     workers: Workers
 
-    async def __call__(self, image: str) -> JsonObject:
+    async def __call__(self, name: str) -> JsonObject:
         """Docker's `ImageInspect`, with the fields of every API version. Raises NoSuchImage."""
-        found = self.lookup.find(image)
+        found = self.lookup.find(name)
         return await self.workers.call(self._inspect, found)
 
     def _inspect(self, image: ImageId) -> JsonObject:

@@ -6,7 +6,7 @@ Source: moby daemon/images/images.go.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -19,6 +19,7 @@ from lamina.images.tags import TagStore
 from lamina.jsonvalue import JsonObject, integer
 from lamina.oci.digest import ImageId
 from lamina.oci.reference import Reference
+from lamina.wire.engine.filters import Filters, check_names
 
 _FILTERS = frozenset({"dangling", "label", "before", "since", "reference", "until"})
 _TRUE = frozenset({"1", "t", "T", "TRUE", "true", "True"})
@@ -26,7 +27,6 @@ _FALSE = frozenset({"0", "f", "F", "FALSE", "false", "False"})
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(h|ms|m|s|us|µs|ns)")
 _UNIT_NS = {"h": 3600e9, "m": 60e9, "s": 1e9, "ms": 1e6, "us": 1e3, "µs": 1e3, "ns": 1}
 
-Filters = Mapping[str, Collection[str]]
 Test = Callable[[ImageId], bool]
 
 
@@ -42,30 +42,28 @@ class ListImages:
 
     async def __call__(
         self,
-        filters: Filters | None = None,
         *,
-        show_all: bool = False,
+        all: bool = False,  # noqa: A002 - the API's word
+        filters: Filters | None = None,
         shared_size: bool = False,
     ) -> list[JsonObject]:
-        """Rows of Docker's `ImageSummary`; without `show_all`, unnamed images that others were made from are left out.
+        """Rows of Docker's `ImageSummary`; without `all`, unnamed images that others were made from are left out.
 
         Raises:
             InvalidArgument: an unknown filter, or a value that makes no sense.
             NoSuchImage: `before` or `since` names none.
         """
         wanted = filters or {}
-        for name in wanted:
-            if name not in _FILTERS:
-                raise InvalidArgument(f"invalid filter '{name}'")
+        check_names(wanted, _FILTERS)
         dangling = _dangling(wanted)
         tests = [*self._times(wanted), *self._labels(wanted)]
         patterns = tuple(wanted.get("reference", ()))
         rows: list[tuple[int, ImageId, JsonObject]] = []
         for image in self.images.ids():
-            if not all(test(image) for test in tests):
+            if not _passes(image, tests):
                 continue
             references = [found for found in self.tags.references(image) if _named(found, patterns)]
-            if not self._shown(image, references, dangling=dangling, patterns=patterns, show_all=show_all):
+            if not self._shown(image, references, dangling=dangling, patterns=patterns, show_all=all):
                 continue
             row = summary(image, references, self.images, self.layers)
             rows.append((integer(row, "Created"), image, row))
@@ -125,6 +123,10 @@ class ListImages:
         for _, image, row in rows:
             chains = self.images.get(image).chain_ids
             row["SharedSize"] = sum(self.layers.get(chain).size_bytes for chain in chains if users[chain] > 1)
+
+
+def _passes(image: ImageId, tests: list[Test]) -> bool:
+    return all(test(image) for test in tests)
 
 
 def moment_ns(text: str, now_ns: int) -> int:

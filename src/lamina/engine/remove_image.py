@@ -47,7 +47,7 @@ class RemoveImage:
     workers: Workers
     publish: Publish
 
-    async def __call__(self, image: str, *, force: bool = False, prune: bool = True) -> list[JsonObject]:
+    async def __call__(self, name: str, *, force: bool = False, prune: bool = True) -> list[JsonObject]:
         """`prune` takes unnamed, unused parents too.
 
         Returns:
@@ -57,26 +57,41 @@ class RemoveImage:
             NoSuchImage: no such name or id.
             Conflict: containers, other names or children need it (`force` helps against stopped containers and names).
         """
-        found = self.lookup.find(image)
+        found = self.lookup.find(name)
+        removal = _Removal(self.images, self.tags, self.lookup, self.uses)
         async with self.workers.holding(("image", found)):
-            return await self.workers.call(self._remove, image, found, force=force, prune=prune)
+            try:
+                await self.workers.call(removal.run, name, found, force=force, prune=prune)
+            finally:
+                for action, image in removal.happened:
+                    publish_image(self.publish, action, image, self.images)
+        return removal.records
 
-    def _remove(self, text: str, image: ImageId, *, force: bool, prune: bool) -> list[JsonObject]:
-        records: list[JsonObject] = []
+
+class _Removal:
+    """One removal (blocking): what it did is in `records`, what the world is to be told in `happened`."""
+
+    def __init__(self, images: ImageStore, tags: TagStore, lookup: ImageLookup, uses: ImageUses) -> None:
+        self.images = images
+        self.tags = tags
+        self.lookup = lookup
+        self.uses = uses
+        self.records: list[JsonObject] = []
+        self.happened: list[tuple[str, ImageId]] = []
+
+    def run(self, text: str, image: ImageId, *, force: bool, prune: bool) -> None:
         references = self.tags.references(image)
         named = None if is_id_prefix(image, text) else self.lookup.reference_of(text)
         if named is not None:
             if not force and is_single(references):
                 self._refuse_dangling(text, image)
-            remaining = self._untag(named, image, records)
-            if remaining:
-                return records
+            if self._untag(named, image):
+                return
         elif is_single(references):
             self._check(image, force=force, ignore_names=True)
             for reference in references:
-                self._untag_one(reference, image, records)
-        self._delete(image, records, force=force, prune=prune, quiet=named is not None)
-        return records
+                self._untag_one(reference, image)
+        self._delete(image, force=force, prune=prune, quiet=named is not None)
 
     def _refuse_dangling(self, text: str, image: ImageId) -> None:
         for use in self.uses(image):
@@ -86,8 +101,8 @@ class RemoveImage:
                 hint=f"docker rm {use.container_id[:SHORT]}",
             )
 
-    def _untag(self, named: Reference, image: ImageId, records: list[JsonObject]) -> list[Reference]:
-        self._untag_one(named, image, records)
+    def _untag(self, named: Reference, image: ImageId) -> list[Reference]:
+        self._untag_one(named, image)
         remaining = self.tags.references(image)
         if named.digest is not None:
             return remaining
@@ -97,24 +112,16 @@ class RemoveImage:
         # Digests of a repository without tags say nothing to people any more.
         for reference in same_name:
             self.tags.remove(reference)
-            records.append({"Untagged": reference.familiar()})
+            self.records.append({"Untagged": reference.familiar()})
         return [reference for reference in remaining if reference not in same_name]
 
-    def _untag_one(self, reference: Reference, image: ImageId, records: list[JsonObject]) -> None:
+    def _untag_one(self, reference: Reference, image: ImageId) -> None:
         self.tags.remove(reference)
         key = reference.with_digest(reference.digest) if reference.digest is not None else reference
-        publish_image(self.publish, "untag", image, self.images)
-        records.append({"Untagged": key.familiar()})
+        self.happened.append(("untag", image))
+        self.records.append({"Untagged": key.familiar()})
 
-    def _delete(
-        self,
-        image: ImageId,
-        records: list[JsonObject],
-        *,
-        force: bool,
-        prune: bool,
-        quiet: bool,
-    ) -> None:
+    def _delete(self, image: ImageId, *, force: bool, prune: bool, quiet: bool) -> None:
         try:
             self._check(image, force=force)
         except _InTheWay as conflict:
@@ -124,13 +131,13 @@ class RemoveImage:
             raise
         parent = self.images.parent(image)
         for reference in self.tags.references(image):
-            self._untag_one(reference, image, records)
+            self._untag_one(reference, image)
         gone = self.images.delete(image)
-        publish_image(self.publish, "delete", image, self.images)
-        records.append({"Deleted": str(image)})
-        records += [{"Deleted": str(chain_id)} for chain_id in gone]
+        self.happened.append(("delete", image))
+        self.records.append({"Deleted": str(image)})
+        self.records += [{"Deleted": str(chain_id)} for chain_id in gone]
         if prune and parent is not None:
-            self._delete(parent, records, force=False, prune=True, quiet=True)
+            self._delete(parent, force=False, prune=True, quiet=True)
 
     def _check(self, image: ImageId, *, force: bool, ignore_names: bool = False) -> None:
         if self.images.children(image):

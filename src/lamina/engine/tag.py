@@ -10,7 +10,7 @@ from lamina.images.lookup import ImageLookup
 from lamina.images.store import ImageStore
 from lamina.images.tags import TagStore
 from lamina.oci.digest import ImageId
-from lamina.oci.reference import Reference, parse_reference
+from lamina.oci.reference import Reference
 from lamina.workers import Workers
 
 
@@ -25,20 +25,14 @@ class Tag:
     workers: Workers
     publish: Publish
 
-    async def __call__(self, image: str, repository: str, tag: str = "") -> None:
-        """`repository` may carry a tag itself; `tag` wins.
-
-        Raises:
-            NoSuchImage, InvalidReference.
-        """
-        reference = parse_reference(repository)
-        if tag:
-            reference = reference.with_tag(tag)
-        found = self.lookup.find(image)
-        await self.workers.call(self.tag_image, found, reference.with_default_tag())
+    async def __call__(self, name: str, reference: Reference) -> None:
+        """Raises NoSuchImage, InvalidReference."""
+        found = self.lookup.find(name)
+        wanted = reference.with_default_tag()
+        await self.workers.call(self.tag_image, found, wanted)
+        publish_image(self.publish, "tag", found, self.images, name=wanted.familiar())
 
     def tag_image(self, image: ImageId, reference: Reference) -> None:
-        """The blocking part, for verbs that make images (commit, import)."""
+        """The blocking part."""
         self.tags.set_tag(reference, image)
         self.images.set_last_updated(image, rfc3339(self.clock.now_ns()))
-        publish_image(self.publish, "tag", image, self.images, name=reference.familiar())

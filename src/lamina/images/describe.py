@@ -6,6 +6,7 @@ import calendar
 import re
 import time
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Protocol
 
 from lamina.clock import ZERO_TIME
@@ -35,6 +36,7 @@ class SizedLayers(Protocol):
         """Raises NoSuchLayer."""
 
 
+@lru_cache(maxsize=4096)
 def created_ns(text: str) -> int:
     """An RFC 3339 time in nanoseconds since the epoch; Go's zero time when it is none."""
     match = _STAMP.fullmatch(text)

@@ -47,13 +47,20 @@ class ImageLookup:
 
     def reference_of(self, text: str) -> Reference | None:
         """The reference that `text` is when it names an image by one; None when by its id."""
+        reference = self.name_of(text)
+        if reference is None:
+            return None
+        reference = reference.with_default_tag()
+        return reference if self._by_reference(reference) is not None else None
+
+    def name_of(self, text: str) -> Reference | None:
+        """The text as a reference, as it was written; None when it is a whole id or no reference."""
         if _WHOLE_ID.fullmatch(text):
             return None
         try:
-            reference = parse_reference(text).with_default_tag()
+            return parse_reference(text)
         except InvalidReference:
             return None
-        return reference if self._by_reference(reference) is not None else None
 
     def _by_reference(self, reference: Reference) -> ImageId | None:
         try:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from lamina.errors import InvalidArgument, InvalidManifest
 from lamina.jsonvalue import JsonObject, JsonValue, boolean, go_json, mapping, objects, parse_object, strings, text
@@ -71,7 +72,7 @@ class ImageConfig:
     @property
     def chain_ids(self) -> tuple[ChainId, ...]:
         """The chain ids of its layers, lowest first."""
-        return chain_of(self.diff_ids)
+        return _chain_of(self.diff_ids)
 
     @property
     def top(self) -> ChainId | None:
@@ -81,6 +82,12 @@ class ImageConfig:
     @property
     def platform(self) -> Platform:
         return Platform(self.os, self.architecture, self.variant, self.os_version, self.os_features)
+
+
+@lru_cache(maxsize=4096)
+def _chain_of(diff_ids: tuple[DiffId, ...]) -> tuple[ChainId, ...]:
+    # Lists of images ask for it again and again.
+    return chain_of(diff_ids)
 
 
 def image_id(raw: bytes) -> ImageId:
