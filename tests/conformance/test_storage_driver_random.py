@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
 from lamina.errors import LayerInUse
 from lamina.ids import CacheId
@@ -58,6 +58,20 @@ EDITS = st.one_of(
     st.builds(Chown, PATHS, st.integers(0, 2), st.integers(0, 2)),
     st.builds(SetXattr, PATHS, st.just("user.note"), st.sampled_from([b"1", b"2"])),
 )
+FILLED: tuple[Edit, ...] = (
+    MakeDir("a"),
+    MakeDir("a/a"),
+    MakeDir("a/b"),
+    MakeDir("b"),
+    Write("a/a/a", b"1"),
+    Write("a/a/b", b"2"),
+    Write("a/b/c", b"3"),
+    Write("a/c", b"4"),
+    Write("b/a", b"5"),
+    Symlink("b/b", "a"),
+    Write("c", b"6"),
+    HardLink("b/c", "c"),
+)
 
 
 def fits(root: Path, edit: Edit) -> bool:
@@ -90,9 +104,22 @@ class Layers(RuleBasedStateMachine):
     def oracle(self, name: str) -> Path:
         return self.place / "oracle" / name
 
+    @initialize(edits=st.lists(EDITS, max_size=8))
+    def begin_with_a_branch(self, edits: list[Edit]) -> None:
+        """A filled base, a sealed change on it, and an open layer on top: what most images look like."""
+        for number, parent in enumerate((None, "layer-0", "layer-1")):
+            self.add(parent)
+            self.apply(f"layer-{number}", [*FILLED, *edits] if parent is None else edits[number:])
+            if number < 2:
+                self.bench.driver.seal(CacheId(f"layer-{number}"), durable=False)
+                self.sealed.add(f"layer-{number}")
+
     @rule(data=st.data())
     def create(self, data: st.DataObject) -> None:
         parent = data.draw(st.sampled_from([None, *sorted(self.sealed)]))
+        self.add(parent)
+
+    def add(self, parent: str | None) -> None:
         name = f"layer-{self.made}"
         self.made += 1
         self.bench.layer(name, parent)
@@ -106,7 +133,9 @@ class Layers(RuleBasedStateMachine):
     @precondition(lambda self: self.parents.keys() - self.sealed)
     @rule(data=st.data(), edits=st.lists(EDITS, min_size=1, max_size=6))
     def edit(self, data: st.DataObject, edits: list[Edit]) -> None:
-        name = data.draw(st.sampled_from(sorted(self.parents.keys() - self.sealed)))
+        self.apply(data.draw(st.sampled_from(sorted(self.parents.keys() - self.sealed))), edits)
+
+    def apply(self, name: str, edits: list[Edit]) -> None:
         for edit in edits:
             try:
                 if not fits(self.oracle(name), edit):
