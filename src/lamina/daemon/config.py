@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -57,6 +58,9 @@ class DaemonConfig:
     ip_forward: bool = True
     ip_masq: bool = True
     init_path: str = "docker-init"
+    listen_pid: int | None = None
+    listen_fds: int = 0
+    notify_socket: str = ""
     warnings: tuple[str, ...] = ()
 
 
@@ -124,14 +128,19 @@ _REFUSED_KEYS = {
 
 
 def from_sources(
-    flags: Mapping[str, object], config_file: Path | None, *, default_file: Path = DEFAULT_CONFIG_FILE
+    flags: Mapping[str, object],
+    config_file: Path | None,
+    *,
+    default_file: Path = DEFAULT_CONFIG_FILE,
+    environment: Mapping[str, str] = os.environ,
 ) -> DaemonConfig:
-    """Merge the flags given on the command line with the file.
+    """Merge the flags given on the command line with the file and what systemd passed.
 
     Args:
         flags: field name to value, only what was really given.
         config_file: the file the user named (must exist), or None for the default one (may be missing).
         default_file: where to look when no file was named.
+        environment: LISTEN_PID, LISTEN_FDS, NOTIFY_SOCKET (sd_listen_fds(3), sd_notify(3)).
 
     Raises:
         InvalidArgument: unknown or doubled option, wrong type, impossible value; the message names it.
@@ -155,6 +164,11 @@ def from_sources(
         else:
             raise InvalidArgument(f"{path}: unknown key {key!r}", hint="keys are those of dockerd's daemon.json")
     values.update(flags)
+    if environment.get("LISTEN_PID", "").isdecimal():
+        values["listen_pid"] = int(environment["LISTEN_PID"])
+    if environment.get("LISTEN_FDS", "").isdecimal():
+        values["listen_fds"] = int(environment["LISTEN_FDS"])
+    values["notify_socket"] = environment.get("NOTIFY_SOCKET", "")
     config = replace(DaemonConfig(warnings=tuple(warnings)), **values)  # type: ignore[arg-type]  # checked by _typed
     return _checked(config)
 

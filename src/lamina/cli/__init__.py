@@ -1,0 +1,1 @@
+"""The command line client (async-free: it speaks HTTP to the daemon and draws)."""
