@@ -64,6 +64,10 @@ class PlatformImage:
     def image_id(self) -> ImageId:
         return ImageId(digest_of(self.config))
 
+    @property
+    def manifest_digest(self) -> Digest:
+        return digest_of(self.manifest)
+
 
 @dataclass(frozen=True, slots=True)
 class HelloWorld:
@@ -89,7 +93,7 @@ def make() -> HelloWorld:
     """Build the image."""
     images = tuple(_platform_image(architecture) for architecture in ARCHITECTURES)
     manifests = [
-        Descriptor(mediatype.OCI_MANIFEST, digest_of(image.manifest), len(image.manifest), image.platform)
+        Descriptor(mediatype.OCI_MANIFEST, image.manifest_digest, len(image.manifest), image.platform)
         for image in images
     ]
     return HelloWorld(images, encode_index(manifests, media_type=mediatype.OCI_INDEX))

@@ -1,0 +1,1 @@
+"""The registry client: endpoints, credentials, manifests, blobs, shared transfers (async)."""
