@@ -1,0 +1,1 @@
+"""What a layer is: entries, tar framing, whiteouts, compression (pure)."""

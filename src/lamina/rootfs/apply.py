@@ -1,0 +1,550 @@
+"""Entries of a changeset made real in a directory, safely and fast (blocking).
+
+Rules for editors: nothing is ever opened by a joined path. A name is walked component by component with O_NOFOLLOW from
+a descriptor of the root; only where a component is a symlink does openat2 resolve it, inside the root. Descriptors of
+directories are cached by name, and all forgotten when anything is removed, because a cached name could then be stale.
+Metadata of directories is applied at the end: writing into them changes their times, and their set-group-id bit must
+not reach what is made inside.
+
+Source: moby pkg/archive `createTarFile`, `UnpackLayer` for the order of steps and what existing names mean.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol, Self
+
+from lamina.changeset import whiteout
+from lamina.changeset.entry import Entry, EntryKind
+from lamina.changeset.names import clean_name, shown
+from lamina.changeset.tarsplit import crc_of
+from lamina.errors import InvalidArgument, PermissionDenied, UnsafeArchive, Unsupported
+from lamina.kernel.openat import open_in_root
+from lamina.rootfs.remove import remove_at
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_CACHED_DIRECTORIES = 200
+_SPECIAL = 0o6000
+_NEEDS_CLEANING = re.compile(rb"^[/.]|//|/\.|\0|/$")
+
+
+class Body(Protocol):
+    """Where the content of a file comes from: all at once if it can, else in pieces."""
+
+    def whole_body(self) -> memoryview | None: ...
+    def pieces(self) -> Iterator[memoryview]: ...
+
+
+class TreeWriter:
+    """Writes the entries of one changeset into one directory. Use it in `with`; `finish` before leaving.
+
+    With `opaque_mark` (an extended attribute's name) the directory holds own changes in overlayfs' dialect: whiteouts
+    become character devices 0:0 and opaque directories get the mark. Without it the directory is the merged tree, and
+    whiteouts remove from it.
+
+    `file_bytes` is the size of the tree as `du` on the directory would find it, every inode once, links by the length
+    of their target; `header_bytes` the sum of the entries' sizes. `replaced` tells that one entry replaced another one,
+    so `file_bytes` is too large.
+    """
+
+    def __init__(self, directory: Path, opaque_mark: str | None) -> None:
+        self._root = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._opaque_mark = opaque_mark
+        self._fds: dict[bytes, int] = {b"": self._root}
+        self._umask = _umask()
+        self._me = (os.geteuid(), os.getegid())
+        self._inheriting: set[int] = set()
+        self._directories: list[tuple[bytes, Entry]] = []
+        self._made: set[bytes] = set()
+        self.file_bytes = 0
+        self.header_bytes = 0
+        self.replaced = False
+        self._note_group(self._root)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close every descriptor. Twice is fine."""
+        self._forget()
+        if self._root >= 0:
+            os.close(self._root)
+            self._root = -1
+
+    def is_plain_file(self, entry: Entry) -> bool:
+        """Will this entry become a file that holds exactly the stored bytes?"""
+        if entry.kind is not EntryKind.FILE or entry.is_sparse:
+            return False
+        name = _clean(entry.name)
+        return not name.rpartition(b"/")[2].startswith(whiteout.PREFIX) and not _is_bookkeeping(name)
+
+    def write_file(self, entry: Entry, body: Body) -> int:
+        """Make a plain file; the CRC-64 of its content."""
+        name = _clean(entry.name)
+        parent, _, base = name.rpartition(b"/")
+        if not base:
+            raise UnsafeArchive(f"the entry {shown(entry.name)} would replace the root of the layer")
+        fd = self._create(name, parent, base, entry.mode)
+        try:
+            whole = body.whole_body()
+            if whole is not None:
+                crc: int = crc_of(whole)
+                if whole:
+                    _write_all(fd, whole)
+            else:
+                crc = crc_of(b"")
+                for piece in body.pieces():
+                    crc = crc_of(piece, crc)
+                    _write_all(fd, piece)
+            self._dress(fd, entry, parent)
+        finally:
+            os.close(fd)
+        self.file_bytes += entry.size_bytes
+        self.header_bytes += entry.size_bytes
+        return crc
+
+    def write(self, entry: Entry, pieces: Iterator[memoryview]) -> None:
+        """Make anything else; `pieces` is the stored body, read to its end whatever becomes of it."""
+        self._write(entry, pieces)
+        for _ in pieces:
+            pass
+
+    def finish(self) -> None:
+        """Give every directory its owner, mode and times, deepest names first."""
+        for name, entry in reversed(self._directories):
+            try:
+                fd = self._directory(name, make=False)
+            except UnsafeArchive:
+                continue  # a later entry put something else in its place
+            self._dress(fd, entry, b"", always=True)
+        self._directories.clear()
+
+    def _write(self, entry: Entry, pieces: Iterator[memoryview]) -> None:
+        if entry.kind is EntryKind.GLOBAL_HEADER:
+            return
+        self.header_bytes += entry.size_bytes
+        name = _clean(entry.name)
+        if not name:
+            self._write_root(entry)
+            return
+        if _is_bookkeeping(name):
+            return
+        parent, _, base = name.rpartition(b"/")
+        if base.startswith(whiteout.PREFIX):
+            self._write_whiteout(entry, parent, base)
+            return
+        match entry.kind:
+            case EntryKind.DIRECTORY:
+                self._make_directory(name, parent, base)
+                self._directories.append((name, entry))
+            case EntryKind.FILE:
+                self._write_sparse(entry, name, pieces)
+            case EntryKind.HARD_LINK:
+                self._link(entry, name, parent, base)
+            case EntryKind.SYMLINK:
+                self._symlink(entry, name, parent, base)
+            case _:
+                self._make_node(entry, name, parent, base)
+
+    def _write_root(self, entry: Entry) -> None:
+        if entry.kind is not EntryKind.DIRECTORY:
+            raise UnsafeArchive(f"the entry {shown(entry.name)} would replace the root of the layer")
+        # Over other layers the root's own metadata comes from the driver, as in Docker.
+        if self._opaque_mark is None:
+            self._directories.append((b"", entry))
+
+    def _create(self, name: bytes, parent: bytes, base: bytes, mode: int) -> int:
+        at = self._fds.get(parent)
+        if at is None:
+            at = self._directory(parent)
+        if self._opaque_mark is None:
+            self._note(name)
+        try:
+            return os.open(base, _CREATE, mode, dir_fd=at)
+        except FileExistsError:
+            self._clear(at, base)
+            return os.open(base, _CREATE, mode, dir_fd=self._directory(parent))
+        except OSError as error:
+            raise _unsafe(error, name) from error
+
+    def _dress(self, fd: int, entry: Entry, parent: bytes, *, always: bool = False) -> None:
+        """Owner, extended attributes, mode, times: in this order, because a change of owner clears the first bits."""
+        mode = entry.mode
+        owner = (entry.uid, entry.gid)
+        if always or owner != self._me or (self._inheriting and self._fds[parent] in self._inheriting):
+            os.fchown(fd, *owner)
+            always = always or bool(mode & _SPECIAL)
+        if entry.xattrs:
+            _set_xattrs(fd, entry)
+        if always or mode & self._umask:
+            os.fchmod(fd, mode)
+        mtime = entry.mtime_ns
+        atime = entry.atime_ns
+        os.utime(fd, ns=(mtime if atime is None or atime < mtime else atime, mtime))
+
+    def _write_sparse(self, entry: Entry, name: bytes, pieces: Iterator[memoryview]) -> None:
+        parent, _, base = name.rpartition(b"/")
+        fd = self._create(name, parent, base, entry.mode)
+        try:
+            segments = iter(entry.segments)
+            at = left = 0
+            for piece in pieces:
+                rest = piece
+                while rest:
+                    while not left:
+                        at, left = next(segments)
+                    part = rest[:left]
+                    _write_all_at(fd, part, at)
+                    at, left, rest = at + len(part), left - len(part), rest[len(part) :]
+            os.ftruncate(fd, entry.size_bytes)
+            self._dress(fd, entry, parent)
+        finally:
+            os.close(fd)
+        self.file_bytes += entry.size_bytes
+
+    def _make_directory(self, name: bytes, parent: bytes, base: bytes) -> None:
+        at = self._directory(parent)
+        self._note(name)
+        try:
+            os.mkdir(base, 0o700, dir_fd=at)
+        except FileExistsError:
+            if stat.S_ISDIR(self._look(at, base).st_mode):
+                return
+            hid = self._clear(at, base)
+            at = self._directory(parent)
+            os.mkdir(base, 0o700, dir_fd=at)
+            if hid:
+                self._mark_opaque(self._directory(name))
+        except OSError as error:
+            raise _unsafe(error, name) from error
+
+    def _link(self, entry: Entry, name: bytes, parent: bytes, base: bytes) -> None:
+        target = _clean(entry.link)
+        target_parent, _, target_base = target.rpartition(b"/")
+        if not target_base:
+            raise UnsafeArchive(f"the hard link {shown(entry.name)} points to the root of the layer")
+        self._directory(target_parent, make=False)
+        at = self._directory(parent)
+        source = self._directory(target_parent, make=False)  # again: the line before may have emptied the cache
+        self._note(name)
+        try:
+            try:
+                os.link(target_base, base, src_dir_fd=source, dst_dir_fd=at, follow_symlinks=False)
+            except FileExistsError:
+                self._clear(at, base)
+                at = self._directory(parent)
+                source = self._directory(target_parent, make=False)
+                os.link(target_base, base, src_dir_fd=source, dst_dir_fd=at, follow_symlinks=False)
+        except FileNotFoundError as error:
+            raise UnsafeArchive(
+                f"the hard link {shown(entry.name)} points to {shown(entry.link)}, which this layer does not have"
+            ) from error
+        except OSError as error:
+            raise _unsafe(error, name) from error
+        self._dress_link(entry, base, at)
+
+    def _dress_link(self, entry: Entry, base: bytes, at: int) -> None:
+        """The header of a hard link speaks for the shared inode; what is already right is not touched."""
+        found = self._look(at, base)
+        if (found.st_uid, found.st_gid) != (entry.uid, entry.gid):
+            os.chown(base, entry.uid, entry.gid, dir_fd=at, follow_symlinks=False)
+            found = self._look(at, base)
+        if stat.S_ISLNK(found.st_mode):
+            return
+        if stat.S_IMODE(found.st_mode) != entry.mode:
+            os.chmod(base, entry.mode, dir_fd=at)
+        if found.st_mtime_ns != entry.mtime_ns:
+            os.utime(base, ns=(entry.mtime_ns, entry.mtime_ns), dir_fd=at, follow_symlinks=False)
+
+    def _symlink(self, entry: Entry, name: bytes, parent: bytes, base: bytes) -> None:
+        if not entry.link or b"\0" in entry.link or len(entry.link) > os.pathconf("/", "PC_PATH_MAX"):
+            raise UnsafeArchive(f"the symlink {shown(entry.name)} has an impossible target")
+        at = self._directory(parent)
+        self._note(name)
+        try:
+            os.symlink(entry.link, base, dir_fd=at)
+        except FileExistsError:
+            self._clear(at, base)
+            at = self._directory(parent)
+            os.symlink(entry.link, base, dir_fd=at)
+        except OSError as error:
+            raise _unsafe(error, name) from error
+        if (entry.uid, entry.gid) != self._me or at in self._inheriting:
+            os.chown(base, entry.uid, entry.gid, dir_fd=at, follow_symlinks=False)
+        if entry.xattrs:
+            _set_xattrs(b"/proc/self/fd/%d/%b" % (at, base), entry)
+        os.utime(base, ns=_times(entry), dir_fd=at, follow_symlinks=False)
+        self.file_bytes += len(entry.link)
+
+    def _make_node(self, entry: Entry, name: bytes, parent: bytes, base: bytes) -> None:
+        at = self._directory(parent)
+        self._note(name)
+        try:
+            try:
+                _mknod(entry, base, at)
+            except FileExistsError:
+                self._clear(at, base)
+                at = self._directory(parent)
+                _mknod(entry, base, at)
+        except PermissionError as error:
+            raise PermissionDenied(f"no right to make the {entry.kind.value} {shown(name)}") from error
+        except (OSError, OverflowError) as error:
+            raise _unsafe(error, name) from error
+        if (entry.uid, entry.gid) != self._me or at in self._inheriting:
+            os.chown(base, entry.uid, entry.gid, dir_fd=at, follow_symlinks=False)
+        if entry.xattrs:
+            _set_xattrs(b"/proc/self/fd/%d/%b" % (at, base), entry)
+        os.chmod(base, entry.mode, dir_fd=at)
+        os.utime(base, ns=_times(entry), dir_fd=at, follow_symlinks=False)
+
+    def _write_whiteout(self, entry: Entry, parent: bytes, base: bytes) -> None:
+        if base == whiteout.OPAQUE:
+            at = self._directory(parent)
+            if self._opaque_mark is None:
+                self._remove_foreign(os.dup(at), parent)
+            else:
+                self._mark_opaque(at)
+            return
+        hidden = whiteout.victim(base)
+        at = self._directory(parent)
+        name = parent + b"/" + hidden if parent else hidden
+        if self._opaque_mark is None:
+            self._hide_in_tree(at, name, hidden)
+            return
+        try:
+            os.mknod(hidden, stat.S_IFCHR, 0, dir_fd=at)
+        except FileExistsError:
+            # Made by this layer itself: a whiteout speaks of the layers below only.
+            if stat.S_ISDIR(self._look(at, hidden).st_mode):
+                self._mark_opaque(self._directory(name, make=False))
+            return
+        except OSError as error:
+            raise _unsafe(error, name) from error
+        if (entry.uid, entry.gid) != self._me:
+            os.chown(hidden, entry.uid, entry.gid, dir_fd=at, follow_symlinks=False)
+
+    def _hide_in_tree(self, at: int, name: bytes, hidden: bytes) -> None:
+        try:
+            found = self._look(at, hidden)
+        except FileNotFoundError:
+            return
+        if name not in self._made:
+            self._remove(at, hidden)
+        elif stat.S_ISDIR(found.st_mode):
+            self._remove_foreign(os.dup(self._directory(name, make=False)), name)
+
+    def _note(self, name: bytes) -> None:
+        """Remember what this changeset has put into the merged tree, with the directories above."""
+        if self._opaque_mark is not None:
+            return
+        while name and name not in self._made:
+            self._made.add(name)
+            name = name.rpartition(b"/")[0]
+
+    def _remove_foreign(self, at: int, directory: bytes) -> None:
+        """Remove from a directory of the merged tree what this changeset has not put there; closes `at`."""
+        try:
+            for base in [os.fsencode(found) for found in os.listdir(at)]:
+                name = directory + b"/" + base if directory else base
+                found = self._look(at, base)
+                if name not in self._made:
+                    self._remove(at, base)
+                elif stat.S_ISDIR(found.st_mode):
+                    self._remove_foreign(os.open(base, _DIRECTORY, dir_fd=at), name)
+        finally:
+            os.close(at)
+
+    def _clear(self, at: int, base: bytes) -> bool:
+        """Make room for a new entry. True when it was a whiteout, so that a directory in its place must be opaque."""
+        found = self._look(at, base)
+        if self._opaque_mark is not None and stat.S_ISCHR(found.st_mode) and found.st_rdev == 0:
+            os.unlink(base, dir_fd=at)
+            return True
+        self.replaced = True
+        self._remove(at, base)
+        return False
+
+    def _remove(self, at: int, base: bytes) -> None:
+        """Remove anything. Every cached descriptor is closed, `at` too if it is one of them."""
+        remove_at(at, os.fsdecode(base))
+        self._forget()
+
+    def _look(self, at: int, base: bytes) -> os.stat_result:
+        return os.stat(base, dir_fd=at, follow_symlinks=False)
+
+    def _mark_opaque(self, fd: int) -> None:
+        if self._opaque_mark is None:
+            return
+        try:
+            os.setxattr(fd, self._opaque_mark, b"y")
+        except OSError as error:
+            if error.errno in {errno.ENOTSUP, errno.EPERM}:
+                raise Unsupported(f"the storage cannot hold the attribute {self._opaque_mark}") from error
+            raise
+
+    def _directory(self, name: bytes, *, make: bool = True) -> int:
+        """A descriptor of a directory of the layer, owned by the cache; missing ones are made 0755."""
+        found = self._fds.get(name)
+        if found is not None:
+            return found
+        if len(self._fds) > _CACHED_DIRECTORIES:
+            self._forget()
+        parts = name.split(b"/")
+        depth = len(parts) - 1
+        while depth and b"/".join(parts[:depth]) not in self._fds:
+            depth -= 1
+        path = b"/".join(parts[:depth])
+        fd = self._fds[path]
+        for part in parts[depth:]:
+            above, fd = path, self._step(fd, part, path, make=make)
+            path = path + b"/" + part if path else part
+            self._fds[path] = fd
+            self._note_group(fd)
+            if above and len(self._fds) > 2 * _CACHED_DIRECTORIES:
+                self._close(above)  # a very deep name: keep only the end of it open
+        return fd
+
+    def _step(self, fd: int, part: bytes, above: bytes, *, make: bool) -> int:
+        path = above + b"/" + part if above else part
+        try:
+            return os.open(part, _DIRECTORY, dir_fd=fd)
+        except FileNotFoundError:
+            if not make:
+                raise UnsafeArchive(f"this layer has no directory {shown(path)}") from None
+        except NotADirectoryError:
+            return self._step_over(fd, part, path, make=make)
+        except OSError as error:
+            raise _unsafe(error, path) from error
+        return self._make_parent(fd, part, path)
+
+    def _step_over(self, fd: int, part: bytes, path: bytes, *, make: bool) -> int:
+        """A component that is no directory: follow a symlink inside the root, replace a whiteout, refuse the rest."""
+        found = self._look(fd, part)
+        if stat.S_ISLNK(found.st_mode):
+            try:
+                return open_in_root(self._root, path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            except OSError as error:
+                raise _unsafe(error, path) from error
+        if make and self._opaque_mark is not None and stat.S_ISCHR(found.st_mode) and found.st_rdev == 0:
+            os.unlink(part, dir_fd=fd)
+            made = self._make_parent(fd, part, path)
+            self._mark_opaque(made)
+            return made
+        raise UnsafeArchive(f"{shown(path)} is not a directory, but entries lie below it")
+
+    def _make_parent(self, fd: int, part: bytes, path: bytes) -> int:
+        try:
+            os.mkdir(part, 0o755, dir_fd=fd)
+        except OSError as error:
+            raise _unsafe(error, path) from error
+        self._note(path)
+        made = os.open(part, _DIRECTORY, dir_fd=fd)
+        if self._umask & 0o755:
+            os.fchmod(made, 0o755)
+        return made
+
+    def _note_group(self, fd: int) -> None:
+        if os.fstat(fd).st_mode & stat.S_ISGID:
+            self._inheriting.add(fd)
+
+    def _close(self, name: bytes) -> None:
+        fd = self._fds.pop(name)
+        self._inheriting.discard(fd)
+        os.close(fd)
+
+    def _forget(self) -> None:
+        for name in [name for name in self._fds if name]:
+            self._close(name)
+
+
+def _clean(name: bytes) -> bytes:
+    if len(name) < 256 and not _NEEDS_CLEANING.search(name):
+        return name
+    return clean_name(name)
+
+
+def _is_bookkeeping(name: bytes) -> bool:
+    """Tell the names that aufs itself keeps at the top of a layer, and what lies below them."""
+    if not name.startswith((whiteout.AUFS_PREFIX, b"/", b"./")):
+        return False
+    first = clean_name(name).partition(b"/")[0]
+    return first.startswith(whiteout.AUFS_PREFIX) and first != whiteout.OPAQUE
+
+
+def _times(entry: Entry) -> tuple[int, int]:
+    atime = entry.mtime_ns if entry.atime_ns is None else max(entry.atime_ns, entry.mtime_ns)
+    return atime, entry.mtime_ns
+
+
+def _mknod(entry: Entry, base: bytes, at: int) -> None:
+    kind = {
+        EntryKind.CHARACTER_DEVICE: stat.S_IFCHR,
+        EntryKind.BLOCK_DEVICE: stat.S_IFBLK,
+        EntryKind.FIFO: stat.S_IFIFO,
+    }[entry.kind]
+    device = 0 if kind == stat.S_IFIFO else os.makedev(entry.major, entry.minor)
+    os.mknod(base, kind | entry.mode, device, dir_fd=at)
+
+
+def _set_xattrs(where: int | bytes, entry: Entry) -> None:
+    """Marks of union file systems are left out. Where others are not supported only capabilities are worth failing."""
+    for name, value in entry.xattrs:
+        if whiteout.is_forgeable(name):
+            continue
+        try:
+            if isinstance(where, int):
+                os.setxattr(where, name, value)
+            else:
+                os.setxattr(where, name, value, follow_symlinks=False)
+        except OSError as error:
+            if error.errno in {errno.ENOTSUP, errno.EPERM} and name != b"security.capability":
+                continue
+            raise InvalidArgument(
+                f"cannot set the extended attribute {shown(name)} of {shown(entry.name)}: {error.strerror}"
+            ) from error
+
+
+def _write_all(fd: int, data: memoryview) -> None:
+    rest = data
+    while rest:
+        rest = rest[os.write(fd, rest) :]
+
+
+def _write_all_at(fd: int, data: memoryview, offset: int) -> None:
+    rest, at = data, offset
+    while rest:
+        count = os.pwrite(fd, rest, at)
+        rest, at = rest[count:], at + count
+
+
+def _unsafe(error: BaseException, name: bytes) -> BaseException:
+    """What an errno means about an entry; anything that is not the entry's fault goes on unchanged."""
+    if isinstance(error, OverflowError):
+        return UnsafeArchive(f"the entry {shown(name)} has an impossible device number")
+    if not isinstance(error, OSError):
+        return error
+    match error.errno:
+        case errno.ENAMETOOLONG:
+            return UnsafeArchive(f"the name {shown(name)} is too long for the file system")
+        case errno.ELOOP | errno.ENOTDIR | errno.ENOENT | errno.EXDEV | errno.EISDIR | errno.EINVAL:
+            return UnsafeArchive(f"the entry {shown(name)} cannot be made inside its layer: {error.strerror}")
+        case _:
+            return error
+
+
+def _umask() -> int:
+    """The process's umask, without changing it: other threads may be creating files."""
+    with open("/proc/self/status", "rb") as file:
+        for line in file:
+            if line.startswith(b"Umask:"):
+                return int(line[6:], 8)
+    return 0o777  # unknown: set every mode
