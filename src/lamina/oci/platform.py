@@ -13,7 +13,7 @@ from typing import Protocol, TypeVar
 from lamina.errors import InvalidArgument, Unsupported
 from lamina.jsonvalue import JsonObject, strings, text
 
-_PART = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 _SYSTEMS = frozenset(
     {"aix", "android", "darwin", "dragonfly", "freebsd", "illumos", "js", "linux", "netbsd", "openbsd", "plan9"}
     | {"solaris", "wasip1", "windows"},
