@@ -66,6 +66,7 @@ class ContainerAttach:
         self._packets: asyncio.Queue[Output | None] | None = None
         self._known = asyncio.Event()
         self._closed = False
+        self._present_only = False
 
     def begin(self, run: Run) -> None:
         """The run is there. Takes hold of its journal before anybody can remove it."""
@@ -82,6 +83,10 @@ class ContainerAttach:
     def cancel(self) -> None:
         """No run will come: the start failed, or the container was removed."""
         self._known.set()
+
+    def stop_at_present(self) -> None:
+        """Deliver what is there now, and end."""
+        self._present_only = True
 
     async def output(self) -> AsyncIterator[Output]:
         for entry in self._wanted.history:
@@ -107,7 +112,7 @@ class ContainerAttach:
             while (found := await self._workers.call(reader.read)) is not None:
                 for output in found:
                     yield output
-            if ended:
+            if ended or self._present_only:
                 return
             await run.growth.after(seen)
 

@@ -12,7 +12,7 @@ import calendar
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -99,6 +99,7 @@ class Lifecycle:
         self._live: dict[ContainerId, _Live] = {}
         self._followers: set[asyncio.Task[None]] = set()
         self._waiting: dict[ContainerId, list[ContainerAttach]] = {}
+        self._kept: set[ContainerId] = set()
         self._exits: dict[ContainerId, list[asyncio.Future[WaitResult]]] = {}
         self._removals: dict[ContainerId, list[asyncio.Future[WaitResult]]] = {}
 
@@ -243,6 +244,7 @@ class Lifecycle:
             while True:
                 seen, ended = run.growth.count, run.ended
                 if await self._workers.call(_advance, pump):
+                    run.logged.happened()
                     continue
                 if ended:
                     return
@@ -288,6 +290,7 @@ class Lifecycle:
         self.tell(container, "die", exitCode=str(ended.exit_code), execDuration=str(duration))
         if run is not None:
             run.settled.set()
+            run.logged.happened()
         self._answer(self._exits, container)
 
     async def _clean_up(self, container: Container) -> None:
@@ -462,11 +465,20 @@ class Lifecycle:
             self._answer(self._removals, container)
 
     async def _auto_remove(self, container: Container) -> None:
-        if not boolean(container.host_config, "AutoRemove"):
+        if not boolean(container.host_config, "AutoRemove") or container.id in self._kept:
             return
         # Conflict: somebody asked for the removal at the same moment, and gets it.
         with contextlib.suppress(Conflict):
             await self._remove(container, volumes=True)
+
+    @contextlib.contextmanager
+    def keeping(self, container: Container) -> Iterator[None]:
+        """Inside, the container is not removed when it ends: it is about to be started again."""
+        self._kept.add(container.id)
+        try:
+            yield
+        finally:
+            self._kept.discard(container.id)
 
     def _erase(self, container: Container, *, volumes: bool) -> None:
         """Blocking. The record says "being removed" first, so a crash is finished later and never shows half."""

@@ -74,7 +74,8 @@ class Run:
     """One run of a container, from the start of its command until its exit has been dealt with.
 
     `ended` is set when the monitor has ended: everything the container wrote is in the journal. `settled` when the
-    journal is drained into the log and the exit is recorded.
+    journal is drained into the log and the exit is recorded. `growth` turns when the journal grows,
+    `logged` when the log does.
     """
 
     def __init__(
@@ -94,6 +95,7 @@ class Run:
         self.stdin_once = stdin_once
         self.attached = attached
         self.growth = Turn()
+        self.logged = Turn()
         self.ended = False
         self.settled = asyncio.Event()
         self._stdin_lock = asyncio.Lock()
