@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from lamina.api.routing import Call
+from lamina.api.streams import closing
 from lamina.engine.services import Session
 from lamina.errors import Unavailable
 from lamina.http.hijack import RawConnection
@@ -39,8 +40,9 @@ async def pump(session: Session, connection: RawConnection, *, keys: bytes, stdi
     try:
         async with asyncio.TaskGroup() as both:
             typing = both.create_task(_type_in(session, connection, scanner, stdin=stdin))
-            async for stream, data in session.output():
-                await connection.write(data if session.tty else frame(stream, data))
+            async with closing(session.output()) as output:
+                async for stream, data in output:
+                    await connection.write(data if session.tty else frame(stream, data))
             typing.cancel()
     except* ConnectionError:
         pass  # the client is gone: what it did not take is lost to it alone

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import TypeVar
 
 from lamina.api.errors import message_of
 from lamina.api.routing import Call
 from lamina.http.exchange import Answer, Headers, Stream
 from lamina.jsonvalue import JsonObject, go_json
 from lamina.wire.engine.progress import Progress, ProgressSink, encode, encode_error
+
+T = TypeVar("T")
 
 _log = logging.getLogger("lamina.api")
 
@@ -114,10 +118,21 @@ async def bytes_answer(call: Call, chunks: AsyncIterator[bytes], headers: Header
     """Send bytes as they come. An error before the first is an answer of its own; later the connection is cut."""
     call.request.end_with_client()
     stream = call.request.stream(200, headers)
-    async for chunk in chunks:
-        await stream.write(chunk)
+    async with closing(chunks):
+        async for chunk in chunks:
+            await stream.write(chunk)
     await stream.end()
     return stream
+
+
+@asynccontextmanager
+async def closing(items: AsyncIterator[T]) -> AsyncIterator[AsyncIterator[T]]:
+    """End a generator that is not read to its end, here and now and not when it is collected."""
+    try:
+        yield items
+    finally:
+        if isinstance(items, AsyncGenerator):
+            await items.aclose()
 
 
 def line(body: JsonObject) -> bytes:

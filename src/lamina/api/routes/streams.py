@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from lamina.api.hijack import pump, take_over
 from lamina.api.routing import Call, Route
+from lamina.api.streams import closing
 from lamina.engine.services import LogLine, LogWanted
-from lamina.errors import InvalidArgument
+from lamina.errors import InvalidArgument, Unsupported
 from lamina.http.exchange import Answer, Reply
-from lamina.jsonvalue import boolean, mapping
+from lamina.jsonvalue import JsonObject, boolean, mapping, text
 from lamina.wire.engine.detach import parse_keys
 from lamina.wire.engine.rawstream import MULTIPLEXED, RAW, frame
 from lamina.wire.engine.versions import MULTIPLEXED_SINCE
@@ -50,10 +51,12 @@ async def logs(call: Call) -> Answer:
     stream = call.request.stream(200, [("Content-Type", RAW if tty else framed_type)])
     stamp = _Stamp() if call.flag("timestamps") else None
     if wanted.follow:
-        await stream.begin()
-    async for entry in verb(call.names["id"], wanted):
-        data = stamp.before(entry) if stamp else entry.data
-        await stream.write(data if tty else frame(entry.stream, data))
+        _check_readable(container)
+        await stream.begin()  # the first line may be long in coming
+    async with closing(verb(call.names["id"], wanted)) as entries:
+        async for entry in entries:
+            data = stamp.before(entry) if stamp else entry.data
+            await stream.write(data if tty else frame(entry.stream, data))
     await stream.end()
     return stream
 
@@ -68,6 +71,12 @@ async def resize_exec(call: Call) -> Answer:
     height, width = _size(call)
     await call.verb(call.services.exec_resize)(call.names["id"], height, width)
     return Reply(200)
+
+
+def _check_readable(container: JsonObject) -> None:
+    driver = text(mapping(mapping(container, "HostConfig"), "LogConfig"), "Type")
+    if driver not in {"", "json-file"}:
+        raise Unsupported("configured logging driver does not support reading")
 
 
 class _Stamp:

@@ -70,6 +70,9 @@ class Body(Enum):
 
 def older(kind: Body, version: Version, body: JsonObject) -> JsonObject:
     """The body as a client of `version` expects it. The one given may be changed."""
+    for gone in GONE:
+        if gone.kind is kind and version >= gone.since:
+            gone.undo(body)
     for change in ANSWERS:
         if change.kind is kind and version < change.since:
             change.undo(body)
@@ -225,6 +228,13 @@ ANSWERS: tuple[Change, ...] = (
     Change(_v(25), Body.ENGINE, with_default("ExecutionDriver", "<not supported>")),
 )
 """What older clients see, newest change first."""
+
+GONE: tuple[Change, ...] = (
+    Change(_v(44), Body.IMAGE_SUMMARY, without("VirtualSize")),
+    Change(_v(44), Body.IMAGE_INSPECT, without("VirtualSize")),
+    Change(_v(45), Body.IMAGE_INSPECT, without("Container", "ContainerConfig")),
+)
+"""What verbs may still tell and newer clients do not see."""
 
 QUESTIONS: tuple[Change, ...] = (
     Change(_v(44), Body.CONTAINER_CREATE, inside("Healthcheck", without("StartInterval"))),
