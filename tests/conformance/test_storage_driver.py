@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 import stat
 import threading
+from pathlib import Path
 
 import pytest
 
-from lamina.errors import AlreadyExists, InvalidArgument, LayerInUse, NoSuchLayer
+from lamina.errors import AlreadyExists, InvalidArgument, LayerInUse, NoSuchLayer, StorageFull
 from lamina.ids import CacheId
-from lamina.kernel.mounts import is_mountpoint, mount, unmount
+from lamina.kernel.mounts import Mount, is_mountpoint, mount, unmount
 from lamina.rootfs.diff import Change, ChangeKind, upper_changes
 from lamina.storage.driver import KeepsUpper, Rebases, StorageDriver
 from tests.conformance.conftest import Bench
-from tests.conformance.hosts import STORAGE
+from tests.conformance.hosts import STORAGE, Host
 from tests.conformance.trees import (
     WHEN_NS,
     Append,
@@ -315,6 +316,23 @@ class TestCreating:
             bench.driver.create(CacheId("base"), CacheId("base"))
         assert names_below(bench) == before
 
+    @pytest.mark.parametrize("host", STORAGE, ids=lambda host: host.name)
+    def test_a_full_disk_is_told_and_nothing_is_left(self, host: Host, tmp_path: Path) -> None:
+        disk = tmp_path / "disk"
+        disk.mkdir()
+        mount(Mount("tmpfs", "tmpfs", disk, data="size=1m,nr_inodes=60"))
+        try:
+            bench = Bench(host, disk / "root")
+            bench.layer("base", None, *(Write(f"f{number}") for number in range(20)), sealed=True)
+            fill_up(disk)
+            before = names_below(bench)
+            with pytest.raises(StorageFull, match="no room for layer child"):
+                bench.driver.create(CacheId("child"), CacheId("base"))
+            assert names_below(bench) == before
+            assert bench.driver.cache_ids() == {"base"}
+        finally:
+            unmount(disk, detach=True)
+
     def test_layers_are_listed_after_a_restart(self, bench: Bench) -> None:
         bench.layer("base", None, *BASE, sealed=True)
         bench.layer("child", "base", Write("mine", b"m"))
@@ -505,3 +523,15 @@ def names_below(bench: Bench) -> set[str]:
         for top, directories, files in os.walk(bench.root)
         for name in directories + files
     }
+
+
+def fill_up(disk: Path) -> None:
+    """Take all inodes but two, so that the first steps of a creation still work."""
+    made = []
+    try:
+        while True:
+            made.append(disk / f"filler-{len(made)}")
+            made[-1].touch()
+    except OSError:
+        for place in made[-3:-1]:
+            place.unlink()

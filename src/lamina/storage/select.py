@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from lamina.errors import Conflict, InvalidArgument, Unsupported
+from lamina.errors import Conflict, InvalidArgument, StorageFull, Unsupported
 from lamina.kernel import durable
 from lamina.storage.driver import StorageDriver
 from lamina.storage.overlay2.driver import Overlay2
@@ -115,7 +115,7 @@ def survey(root: Path) -> list[DriverReport]:
             reports.append(DriverReport(name, usable=True, reason=row.probe(directory), remedy=""))
         except Unsupported as error:
             reports.append(DriverReport(name, usable=False, reason=error.message, remedy=error.hint))
-        except OSError as error:
+        except (OSError, StorageFull) as error:
             reports.append(DriverReport(name, usable=False, reason=f"could not be tried: {error}", remedy=""))
     return reports
 

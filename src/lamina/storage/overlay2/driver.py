@@ -17,7 +17,7 @@ from typing import ClassVar
 
 from lamina.errors import AlreadyExists, CorruptRecord, InvalidArgument, LayerInUse, NoSuchLayer, Unsupported
 from lamina.ids import CacheId
-from lamina.kernel import durable
+from lamina.kernel.durable import make_dirs, sync_filesystem
 from lamina.kernel.mounts import LONGEST_DATA, Mount, is_mountpoint
 from lamina.rootfs.remove import remove_tree
 from lamina.storage.driver import Usage, WhiteoutDialect
@@ -32,6 +32,7 @@ from lamina.storage.overlay2.records import (
     read_records,
     write_small,
 )
+from lamina.storage.room import needing_room
 from lamina.storage.usage import usage_of
 
 _LAYER_MODE = 0o710
@@ -52,11 +53,11 @@ class Overlay2:
         """
         _check_options(options or {})
         home = Path(os.path.realpath(root)) / self.name
-        durable.make_dirs(home.parent, 0o710)
+        make_dirs(home.parent, 0o710)
         self._features = probe(home if home.is_dir() else home.parent)
         if not home.is_dir():
-            durable.make_dirs(home, 0o710)
-        durable.make_dirs(home / links.LINK_DIR, 0o700)
+            make_dirs(home, 0o710)
+        make_dirs(home / links.LINK_DIR, 0o700)
         self._home = home
         self._path = os.fspath(home)
         self._always_relative = re.search(r"[,:\\]", self._path) is not None  # overlay's own separators
@@ -79,11 +80,11 @@ class Overlay2:
         lower = "" if parent is None else self._lower_on(parent)
         record = Record(cache_id, links.short_link(os.urandom(17)), lower, sealed=False)
         directory = f"{self._path}/{cache_id}"
-        try:
-            os.mkdir(directory, _LAYER_MODE)
-        except FileExistsError as error:
-            raise AlreadyExists(f"layer {cache_id} exists") from error
-        with ExitStack() as undo:
+        with needing_room(f"layer {cache_id}"), ExitStack() as undo:
+            try:
+                os.mkdir(directory, _LAYER_MODE)
+            except FileExistsError as error:
+                raise AlreadyExists(f"layer {cache_id} exists") from error
             undo.callback(remove_tree, Path(directory))
             self._note(record, parent)
             undo.callback(self._forget, record)
@@ -116,7 +117,8 @@ class Overlay2:
         if not record.sealed:
             self._mark_sealed(record)
         if durable:
-            _sync(self._home)
+            with needing_room(f"layer {cache_id}"):  # delayed allocation: only now the kernel finds blocks
+                sync_filesystem(self._home)
 
     def rebase(self, cache_id: CacheId, parent: CacheId) -> None:
         record = self._record(cache_id)
@@ -300,10 +302,6 @@ def _make_directory(parent_fd: int, name: str, mode: int) -> None:
     with suppress(FileExistsError):
         os.mkdir(name, mode, dir_fd=parent_fd)
     os.chmod(name, mode, dir_fd=parent_fd)
-
-
-def _sync(home: Path) -> None:
-    durable.sync_filesystem(home)
 
 
 def _go_bool(*, value: bool) -> str:

@@ -11,17 +11,20 @@ import errno
 import os
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lamina.errors import Unsupported
 from lamina.kernel import libc, mounts, xattr
 from lamina.rootfs.remove import remove_tree
 from lamina.storage.backing import backing_name
+from lamina.storage.room import needing_room
 
 _DT_DIR = 4
 _NOT_OVER = frozenset({"aufs", "ecryptfs", "nfs", "overlayfs", "zfs"})
 """Source: moby overlay2/overlay.go, Init: file systems whose directories make no usable upper."""
+_OVERRIDES = "redirect_dir=off,metacopy=off,"
+"""dockerd passes neither and falls back to comparing trees; turned off, renames fail with EXDEV as without them."""
 _INDEX_PARAMETER = Path("/sys/module/overlay/parameters/index")
 
 
@@ -31,7 +34,8 @@ class Features:
 
     `index_off`: the kernel knows `index` and must be told to leave it off. `user_xattr`: we are in a user namespace,
     so marks are `user.overlay.*`. `metacopy`: chmod copies only metadata up. `native_diff`: an upper directory holds
-    the whole truth about its layer; `native_diff_flaw` says why not.
+    the whole truth about its layer; `native_diff_flaw` says why not. `overrides` are options that turn off what this
+    kernel does by default and what would make an upper directory tell only half.
     """
 
     backing: str
@@ -40,19 +44,22 @@ class Features:
     metacopy: bool
     native_diff: bool
     native_diff_flaw: str = ""
+    overrides: str = ""
 
     @property
     def options(self) -> str:
         """What every mount's option string begins with."""
-        return ("index=off," if self.index_off else "") + ("userxattr," if self.user_xattr else "")
+        return ("index=off," if self.index_off else "") + ("userxattr," if self.user_xattr else "") + self.overrides
 
     @property
     def opaque_xattr(self) -> str:
         return "user.overlay.opaque" if self.user_xattr else "trusted.overlay.opaque"
 
 
-def probe(root: Path) -> Features:
+def probe(root: Path, *, kernel_defaults: str = "") -> Features:
     """Try overlay below the existing directory `root`.
+
+    `kernel_defaults` are options to try under, as if the module had been loaded so (`redirect_dir=on,`): for tests.
 
     Raises:
         Unsupported: with the reason, and what would help as the hint.
@@ -63,35 +70,45 @@ def probe(root: Path) -> Features:
             f"overlay2 cannot keep its layers on {backing} ({root})", hint="put the data root on ext4, xfs or btrfs"
         )
     try:
-        with _scratch(root) as place:
+        with needing_room("trying overlay2"), _scratch(root) as place:
             _require_entry_types(place, backing)
-            return _try_overlay(place, backing)
+            found = _try_overlay(place, backing, kernel_defaults)
+            if found.native_diff:
+                return found
+            corrected = _try_overlay(place, backing, kernel_defaults + _OVERRIDES)
+            return corrected if corrected.native_diff else found
     except PermissionError as error:
         raise Unsupported(f"overlay2 may not be tried in {root}: {error.strerror}", hint="run as root") from error
 
 
-def _try_overlay(place: Path, backing: str) -> Features:
-    index_off = _INDEX_PARAMETER.exists()
-    user_xattr = _in_user_namespace()
-    options = Features(backing, index_off, user_xattr, metacopy=False, native_diff=False).options
-    opaque = "user.overlay.opaque" if user_xattr else "trusted.overlay.opaque"
-    flaw, metacopy = "", False
+def _try_overlay(root: Path, backing: str, overrides: str) -> Features:
+    features = Features(
+        backing, _INDEX_PARAMETER.exists(), _in_user_namespace(), metacopy=False, native_diff=False, overrides=overrides
+    )
+    with _scratch(root) as place:
+        flaw, metacopy = _flaw(place, features)
+    return replace(features, metacopy=metacopy, native_diff=not flaw, native_diff_flaw=flaw)
+
+
+def _flaw(place: Path, features: Features) -> tuple[str, bool]:
+    """Why an upper directory would not tell everything (empty: it does), and whether metacopy is on."""
+    opaque = features.opaque_xattr
     for name in ("low/d", "low/moved", "middle/d", "upper", "work", "merged"):
         (place / name).mkdir(parents=True)
     (place / "low/file").write_bytes(b"x")
     xattr.put(os.fspath(place / "middle/d"), opaque, b"y")
-    with _overlay(place, options):
+    with _overlay(place, features.options):
         merged, upper = place / "merged", place / "upper"
         (merged / "d/f").write_bytes(b"")  # copies the opaque directory `d` up
-        if xattr.get(os.fspath(upper / "d"), opaque) == b"y":
-            flaw = "opaque flag erroneously copied up, consider update to kernel 4.8 or later to fix"
+        copied_opaque = xattr.get(os.fspath(upper / "d"), opaque) == b"y"
         (merged / "file").chmod(0o600)
         metacopy = xattr.get(os.fspath(upper / "file"), opaque.replace("opaque", "metacopy")) is not None
-        if not flaw and _redirects(merged, upper, opaque.replace("opaque", "redirect")):
-            flaw = "kernel has CONFIG_OVERLAY_FS_REDIRECT_DIR enabled"
-    if metacopy and not flaw:
-        flaw = "kernel copies only metadata up (metacopy=on)"
-    return Features(backing, index_off, user_xattr, metacopy, not flaw, flaw)
+        redirected = _redirects(merged, upper, opaque.replace("opaque", "redirect"))
+    if copied_opaque:
+        return "opaque flag erroneously copied up, consider update to kernel 4.8 or later to fix", metacopy
+    if redirected:
+        return "kernel has CONFIG_OVERLAY_FS_REDIRECT_DIR enabled", metacopy
+    return ("kernel copies only metadata up (metacopy=on)" if metacopy else ""), metacopy
 
 
 def _redirects(merged: Path, upper: Path, mark: str) -> bool:

@@ -22,6 +22,7 @@ from lamina.rootfs.copytree import copy_tree
 from lamina.rootfs.diff import change_usage
 from lamina.rootfs.remove import remove_tree
 from lamina.storage.driver import Usage
+from lamina.storage.room import needing_room
 from lamina.storage.usage import usage_of
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
@@ -58,11 +59,11 @@ class Vfs:
             raise InvalidArgument(f"invalid layer id {cache_id!r}")
         self._check_parent(parent)
         directory = self._layers / cache_id
-        try:
-            directory.mkdir(0o755)
-        except FileExistsError as error:
-            raise AlreadyExists(f"layer {cache_id} exists") from error
-        with ExitStack() as undo:
+        with needing_room(f"layer {cache_id}"), ExitStack() as undo:
+            try:
+                directory.mkdir(0o755)
+            except FileExistsError as error:
+                raise AlreadyExists(f"layer {cache_id} exists") from error
             undo.callback(self._erase, cache_id)
             if parent is None:
                 directory.chmod(0o755)
@@ -88,7 +89,8 @@ class Vfs:
                 write_file_lazy(self._sealed_dir / cache_id, b"")
                 self._sealed.add(cache_id)
         if durable:
-            sync_filesystem(self._layers)
+            with needing_room(f"layer {cache_id}"):
+                sync_filesystem(self._layers)
 
     def remove(self, cache_id: CacheId) -> None:
         if not _ID.fullmatch(cache_id):
