@@ -6,7 +6,7 @@ Source: moby runconfig/merge.go, daemon/commit.go.
 
 from __future__ import annotations
 
-from lamina.jsonvalue import JsonObject, JsonValue, integer, items, mapping, string_map, strings, text
+from lamina.jsonvalue import JsonObject, JsonValue, integer, mapping, string_map, strings, text
 
 _HEALTH_TIMES = ("Interval", "Timeout", "StartPeriod", "StartInterval", "Retries")
 
@@ -27,18 +27,13 @@ def merge_config(own: JsonObject, below: JsonObject) -> JsonObject:
     labels = {**string_map(below, "Labels"), **string_map(own, "Labels")}
     found["Labels"] = dict(labels)
     found["Env"] = _env(own, below)
-    if own.get("Entrypoint") is None:
-        # An own command without an own entrypoint still runs under the image's entrypoint.
+    if not strings(own, "Entrypoint"):
+        # An own command runs under the image's entrypoint; an own entrypoint never gets the image's command.
         if not strings(own, "Cmd"):
             found["Cmd"] = below.get("Cmd")
-        found["Entrypoint"] = below.get("Entrypoint")
-    elif strings(own, "Entrypoint") == [""]:
-        found["Entrypoint"] = None  # how `--entrypoint ""` says: none at all
+        if own.get("Entrypoint") is None:
+            found["Entrypoint"] = below.get("Entrypoint")
     _merge_health(found, own, below)
-    if not integer(own, "StopTimeout") and integer(below, "StopTimeout"):
-        found["StopTimeout"] = integer(below, "StopTimeout")
-    if not items(own, "Shell") and items(below, "Shell"):
-        found["Shell"] = items(below, "Shell")
     return found
 
 
