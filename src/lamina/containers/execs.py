@@ -233,7 +233,7 @@ class ExecSession(AttachSession):
                 if data:
                     quiet = False
                     yield stream, data
-            if not quiet:
+            if not quiet or not self._sources:
                 continue
             if self._exec.ended.is_set():
                 deadline = deadline or loop.time() + _LATE_WRITERS_S

@@ -517,8 +517,10 @@ class Lifecycle:
 
     async def aclose(self) -> None:
         """Stop following; the containers go on. Again is fine."""
-        for follower in tuple(self._followers):
+        followers = tuple(self._followers)
+        for follower in followers:
             follower.cancel()
+        await asyncio.gather(*followers, return_exceptions=True)
         for live in self._live.values():
             live.run.close()
             if live.pump is not None:
