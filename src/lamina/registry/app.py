@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
@@ -44,30 +43,28 @@ _ROUTES: dict[Target, dict[str, Answer]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class _Edge:
+async def _edge(request: web.Request) -> web.StreamResponse:
     """Where a request comes in and every error becomes an answer."""
+    try:
+        answer = await _dispatch(request)
+    except LaminaError as error:
+        answer = errors.answer(error)
+    if not answer.prepared:
+        answer.headers["Docker-Distribution-Api-Version"] = "registry/2.0"
+    return answer
 
-    async def __call__(self, request: web.Request) -> web.StreamResponse:
-        try:
-            answer = await self._dispatch(request)
-        except LaminaError as error:
-            answer = errors.answer(error)
-        if not answer.prepared:
-            answer.headers["Docker-Distribution-Api-Version"] = "registry/2.0"
-        return answer
 
-    async def _dispatch(self, request: web.Request) -> web.StreamResponse:
-        route = paths.decode(request.path)
-        if route is None:
-            raise Refused(404, Code.UNSUPPORTED, f"no such path: {request.path[:200]}")
-        answers = _ROUTES[route.target]
-        found = answers.get(request.method)
-        if found is None:
-            refusal = Refused(405, Code.UNSUPPORTED, f"{request.method[:20]} is not served here")
-            refusal.headers["Allow"] = ", ".join(sorted(answers))
-            raise refusal
-        return await found(request, route)
+async def _dispatch(request: web.Request) -> web.StreamResponse:
+    route = paths.decode(request.path)
+    if route is None:
+        raise Refused(404, Code.UNSUPPORTED, f"no such path: {request.path[:200]}")
+    answers = _ROUTES[route.target]
+    found = answers.get(request.method)
+    if found is None:
+        refusal = Refused(405, Code.UNSUPPORTED, f"{request.method[:20]} is not served here")
+        refusal.headers["Allow"] = ", ".join(sorted(answers))
+        raise refusal
+    return await found(request, route)
 
 
 def build_app(root: Path, *, clock: Clock | None = None) -> web.Application:
@@ -78,7 +75,7 @@ def build_app(root: Path, *, clock: Clock | None = None) -> web.Application:
     workers = Workers(threads=8)
     app = web.Application(client_max_size=8 << 20)
     app[STATE] = RegistryState(files, uploads, workers)
-    app.router.add_route("*", "/{path:.*}", _Edge())
+    app.router.add_route("*", "/{path:.*}", _edge)
 
     async def close(_: web.Application) -> None:
         workers.close()
