@@ -27,8 +27,6 @@ from lamina.oci.digest import ChainId, DiffId, ImageId
 from lamina.oci.reference import Reference
 from lamina.wire.engine.progress import Progress
 
-SIDE_BY_SIDE = 2
-"""Layers unpacked at once; each takes two processor cores."""
 MAX_CHAIN = 125
 _REPORT_BYTES = 4 << 20
 
@@ -36,7 +34,10 @@ Report = Callable[[Progress], None]
 
 
 class UnpackSpool(Protocol):
-    """Unpacks what a spool brings into a staged layer."""
+    """Unpacks what a spool brings into a staged layer, `side_by_side` at once."""
+
+    @property
+    def side_by_side(self) -> int: ...
 
     def __call__(self, spool: Spool, staged: StagedLayer, /) -> Unpacked: ...
 
@@ -153,7 +154,7 @@ class _Intakes:
         self._scratch = scratch
         self._report = report
         self._early = layers.can_stage_early
-        self._pool = ThreadPoolExecutor(SIDE_BY_SIDE, thread_name_prefix="load")
+        self._pool = ThreadPoolExecutor(unpack.side_by_side, thread_name_prefix="load")
         self._intakes: dict[str, _Intake] = {}
         self._replaced: list[_Intake] = []
         self._committed: dict[DiffId, ChainId] = {}
