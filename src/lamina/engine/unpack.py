@@ -25,14 +25,11 @@ _SMALL_LIMITS = Limits(stream=StreamLimits(output_bytes=4 << 20))
 
 
 @dataclass(frozen=True, slots=True)
-class Announced:
+class _Announced:
     """What is known of a layer archive before it is read; checked while it is."""
 
     digest: Digest | None = None
     size_bytes: int | None = None
-
-
-UNKNOWN = Announced()
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +49,8 @@ class Unpack:
         chunks: AsyncIterator[bytes],
         parent: ChainId | None = None,
         *,
-        announced: Announced = UNKNOWN,
+        expected_digest: Digest | None = None,
+        expected_bytes: int | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> tuple[StagedLayer, Unpacked]:
         """Unpack an archive that arrives in chunks (compressed or not).
@@ -64,6 +62,7 @@ class Unpack:
             DigestMismatch, SizeMismatch, DataLoss, InvalidArgument, UnsafeArchive, StorageFull, ProcessFailed; and what
             `chunks` raises.
         """
+        announced = _Announced(expected_digest, expected_bytes)
         async with self._slots:
             head = await self._small(chunks, announced)
             if head is not None:
@@ -83,7 +82,12 @@ class Unpack:
                 return staged, await self._run(job, source, progress)
 
     async def from_file(
-        self, source: FileSlice, parent: ChainId | None = None, *, announced: Announced = UNKNOWN
+        self,
+        source: FileSlice,
+        parent: ChainId | None = None,
+        *,
+        expected_digest: Digest | None = None,
+        expected_bytes: int | None = None,
     ) -> tuple[StagedLayer, Unpacked]:
         """Unpack an archive that lies in an open file: the worker reads it itself. Else as calling."""
         async with self._slots, self._staged(parent) as staged:
@@ -91,12 +95,12 @@ class Unpack:
                 self.pool.unpack,
                 staged.target,
                 source,
-                expected_digest=announced.digest,
-                expected_bytes=announced.size_bytes,
+                expected_digest=expected_digest,
+                expected_bytes=expected_bytes,
             )
             return staged, await self._run(job, None, None)
 
-    async def _small(self, chunks: AsyncIterator[bytes], announced: Announced) -> bytes | None:
+    async def _small(self, chunks: AsyncIterator[bytes], announced: _Announced) -> bytes | None:
         """All of the archive, if it is announced to be small."""
         if announced.size_bytes is None or announced.size_bytes > SMALL_BYTES:
             return None
@@ -110,7 +114,7 @@ class Unpack:
         return b"".join(parts)
 
     async def _in_thread(
-        self, archive: bytes, parent: ChainId | None, announced: Announced
+        self, archive: bytes, parent: ChainId | None, announced: _Announced
     ) -> tuple[StagedLayer, Unpacked] | None:
         """Unpack in this process; None when it turns out to be large."""
         try:
