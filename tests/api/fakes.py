@@ -152,7 +152,7 @@ class FakeEngine:
     async def remove(self, ref: str, force: bool, volumes: bool) -> None:
         check(ref)
         if not force:
-            raise Conflict(f"cannot remove container \"/{ref}\": container is running")
+            raise Conflict(f'cannot remove container "/{ref}": container is running')
         self.calls.append(("remove", ref, force, volumes))
 
     async def rename(self, ref: str, name: str) -> None:
@@ -165,7 +165,7 @@ class FakeEngine:
             body["SizeRw"], body["SizeRootFs"] = 12, 1234
         return body
 
-    async def list_containers(self, *, all, limit, size, filters) -> list[dict]:
+    async def list_containers(self, *, all, limit, size, filters) -> list[dict]:  # noqa: A002
         self.calls.append(("list", all, limit, size, filters))
         return [summary()]
 
@@ -284,7 +284,7 @@ class FakeEngine:
         self.calls.append(("rmi", name, force, prune))
         return [{"Untagged": "a:b"}, {"Deleted": IMAGE}]
 
-    async def list_images(self, *, all, filters, shared_size) -> list[dict]:
+    async def list_images(self, *, all, filters, shared_size) -> list[dict]:  # noqa: A002
         return [image_summary()]
 
     async def inspect_image(self, name) -> dict:
@@ -332,7 +332,7 @@ class FakeEngine:
                 "Components": [{"Name": "Engine", "Version": "0.test"}]}  # fmt: skip
 
     def services(self, **changed: object) -> Services:
-        verbs = dict(
+        verbs = dict(  # noqa: C408
             info=self.info, version=self.version, events=WatchEvents(self.events, SystemClock()),
             disk_usage=self.disk_usage, create=self.create, start=self.start, stop=self.stop, restart=self.stop,
             kill=self.kill, pause=self.by_ref, unpause=self.by_ref, wait=self, remove=self.remove, rename=self.rename,
@@ -360,7 +360,7 @@ def container(*, tty: bool = False) -> dict:
         "AppArmorProfile": "", "ExecIDs": None, "HostConfig": {"NetworkMode": "bridge"},
         "GraphDriver": {"Name": "overlay2", "Data": {"MergedDir": "/m"}}, "Mounts": [],
         "Config": {"Hostname": "4f", "Tty": tty, "Image": "a:b", "Cmd": ["sleep", "9"], "Labels": {}},
-        "NetworkSettings": {"Networks": {}, "Ports": {}}, "ImageManifestDescriptor": None,
+        "NetworkSettings": {"Networks": {}, "Ports": {}},
     }  # fmt: skip
 
 

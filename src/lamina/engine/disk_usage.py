@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from lamina.containers.store import ContainerStore
+from lamina.engine.volumes import volume_body
 from lamina.errors import NotFound
 from lamina.images.describe import summary
 from lamina.images.store import ImageStore
@@ -17,7 +18,7 @@ from lamina.images.tags import TagStore
 from lamina.jsonvalue import JsonObject, JsonValue
 from lamina.layers.store import LayerStore
 from lamina.oci.digest import ChainId, ImageId, chain_of
-from lamina.volumes.store import Volume, VolumeStore
+from lamina.volumes.store import VolumeStore
 from lamina.wire.engine.filters import Filters
 from lamina.workers import Workers
 
@@ -86,28 +87,13 @@ class DiskUsage:
     def _volumes(self) -> list[JsonValue]:
         rows: list[JsonValue] = []
         for volume in self.volumes.list():
-            row = describe_volume(volume)
+            row = volume_body(volume)
             row["UsageData"] = {
                 "Size": tree_bytes(volume.mountpoint),
                 "RefCount": len(self.volumes.holders(volume.name)),
             }
             rows.append(row)
         return rows
-
-
-def describe_volume(volume: Volume) -> JsonObject:
-    """Docker's `Volume`."""
-    labels: JsonObject = dict(volume.labels)
-    options: JsonObject = dict(volume.options)
-    return {
-        "CreatedAt": volume.created_at,
-        "Driver": "local",
-        "Labels": labels or None,
-        "Mountpoint": os.fspath(volume.mountpoint),
-        "Name": volume.name,
-        "Options": options or None,
-        "Scope": "local",
-    }
 
 
 def tree_bytes(root: Path) -> int:
