@@ -78,6 +78,17 @@ def write_tree(directory: Path, out: Writable, opaque_mark: str | None = None) -
     out.write(END)
 
 
+def write_named(fd: int, base: bytes, name: bytes, out: Writable) -> None:
+    """Write the entry `base` of the open directory `fd` under the archive name `name`, with everything below it.
+
+    `base` may be `.` for the directory itself. Symlinks are not followed.
+    """
+    writing = _Writing(out, None)
+    if _write_name(writing, fd, base, name):
+        _walk(writing, os.open(base, _DIRECTORY, dir_fd=fd), name + b"/")
+    out.write(END)
+
+
 def write_changes(directory: Path, changes: Iterable[Change], now_ns: int, out: Writable) -> None:
     """Write the changed names of the tree `directory`, all paths sorted as byte strings; deletions as whiteouts."""
     writing = _Writing(out, None)
