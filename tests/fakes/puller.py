@@ -14,6 +14,7 @@ from lamina.distribution.retry import Retry
 from lamina.distribution.transfers import Transfers
 from lamina.engine.pull import Pull
 from lamina.engine.pull_layers import PullLayers
+from lamina.engine.push import Push
 from lamina.engine.unpack import Unpack
 from lamina.images.store import ImageStore
 from lamina.images.tags import TagStore
@@ -38,6 +39,7 @@ class Puller:
     tags: TagStore
     metadata: LayerMetadata
     pull: Pull
+    push: Push
     published: list[tuple[str, str, str, Mapping[str, str]]] = field(default_factory=list)
     told: list[Progress] = field(default_factory=list)
 
@@ -91,7 +93,8 @@ async def puller(
             unpack = Unpack(layers, pool, workers)
             pull_layers = PullLayers(registries, transfers, layers, metadata, unpack, workers)
             pull = Pull(registries, pull_layers, images, tags, workers, publish, Platform("linux", host))
-            made = Puller(root, workers, registries, layers, images, tags, metadata, pull, found)
+            push = Push(registries, layers, images, tags, metadata, workers, publish, root / "tmp")
+            made = Puller(root, workers, registries, layers, images, tags, metadata, pull, push, found)
             made.driver_name = driver.name
             try:
                 yield made

@@ -22,6 +22,7 @@ from lamina.layers.store import LayerStore, StagedLayer
 from lamina.layers.unpack import Unpacked
 from lamina.oci.descriptor import Descriptor
 from lamina.oci.digest import ChainId, DiffId, hex_of
+from lamina.oci.mediatype import compression_of
 from lamina.wire.engine.progress import Progress, ProgressSink, discard
 from lamina.workers import Workers
 
@@ -125,7 +126,8 @@ class PullLayers:
                 )
             parent = layer.below.chain_id if layer.below is not None else None
             registered = await self.workers.call(self.layers.commit, staged, parent, unpacked)
-        await self.workers.call(self.metadata.remember, layer.diff_id, Source(layer.blob.digest, name))
+        if compression_of(layer.blob.media_type) == "gzip":  # what is remembered is offered as gzip by a push
+            await self.workers.call(self.metadata.remember, layer.diff_id, Source(layer.blob.digest, name))
         progress(Progress(status="Pull complete", id=layer.short_id))
         return registered
 
