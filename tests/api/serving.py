@@ -111,7 +111,8 @@ async def connect(path: Path) -> Wire:
 
 
 def request(method: str, target: str, body: bytes | dict | None = None, **headers: str) -> bytes:
-    lines = [f"{method} {target} HTTP/1.1", "Host: docker"]
+    headers.setdefault("Host", "docker")
+    lines = [f"{method} {target} HTTP/1.1"]
     if isinstance(body, dict):
         body = json.dumps(body).encode()
         headers.setdefault("Content_Type", "application/json")

@@ -173,6 +173,7 @@ class EngineConnection(RequestHandler):
         text = message or (str(exc) if exc is not None and status < 500 else "") or "internal error, see the log"
         body = json.dumps({"message": text}).encode() + b"\n"
         response = web.Response(status=status, body=body, content_type="application/json")
+        response.headers["Server"] = "Lamina (linux)"
         response.force_close()
         return response
 
