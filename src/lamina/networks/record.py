@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,13 +29,11 @@ class NetworkRecord:
 def load_record(directory: Path, now: str) -> NetworkRecord:
     """Read the record, or make one. A broken file is replaced: nothing depends on the ids but their sameness."""
     path = directory / "lamina.json"
-    try:
+    with contextlib.suppress(FileNotFoundError, InvalidArgument):
         stored = parse_object(path.read_bytes(), what=str(path))
         record = NetworkRecord(string_map(stored, "Ids"), text(stored, "Created", now), text(stored, "Bridge"))
         if all(len(record.ids.get(name, "")) == 64 for name in NETWORKS):
             return record
-    except (FileNotFoundError, InvalidArgument):
-        pass
     record = NetworkRecord({name: new_network_id() for name in NETWORKS}, now)
     save_record(directory, record)
     return record

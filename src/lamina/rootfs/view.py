@@ -10,6 +10,7 @@ Names inside are resolved by openat2 from the view's root; mount points are open
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from collections.abc import Callable, Sequence
@@ -79,10 +80,8 @@ class View:
             os.close(fd)
 
     def _target(self, name: str, *, is_directory: bool) -> int:
-        try:
+        with contextlib.suppress(FileNotFoundError):
             return self.open(name, os.O_PATH)
-        except FileNotFoundError:
-            pass
         if is_directory:
             return make_dirs_in_root(self.root_fd, name)
         parent = make_dirs_in_root(self.root_fd, str(PurePosixPath(name).parent))
