@@ -46,6 +46,9 @@ class OneRoot:
         self.held.add(container.id)
         return minimal_spec(self.rootfs, container)
 
+    def adopt(self, container: Container) -> None:
+        self.held.add(container.id)
+
     def release(self, container: Container) -> None:
         self.held.discard(container.id)
 

@@ -45,6 +45,9 @@ class Resources(Protocol):
     def acquire(self, container: Container) -> JsonObject:
         """Mount, join, prepare; returns the runtime spec. On error nothing stays acquired."""
 
+    def adopt(self, container: Container) -> None:
+        """An earlier daemon acquired this: `release` will give it back."""
+
     def release(self, container: Container) -> None:
         """The process is gone: unmount, leave. Again is fine."""
 
@@ -198,7 +201,8 @@ class Lifecycle:
         self.tell(container, "start")
 
     def adopt(self, container: Container, launched: Launched, pump: JournalPump | None) -> Run:
-        """Follow a running container from now on."""
+        """Follow a running container from now on, whoever started it."""
+        self._resources.adopt(container)
         run = Run(
             container.id,
             launched.monitor,
@@ -259,7 +263,8 @@ class Lifecycle:
             run.close()
             if pump is not None:
                 pump.close()
-            await self._clean_up(container)
+            if not self._removes_itself(container):
+                await self._workers.call(self._clean_up, container)
         await self._auto_remove(container)
 
     def _collect(self, container: Container, run: Run, pump: JournalPump | None) -> Ended:
@@ -293,30 +298,30 @@ class Lifecycle:
             run.logged.happened()
         self._answer(self._exits, container)
 
-    async def _clean_up(self, container: Container) -> None:
-        """The traces of an ended run go; what fails is logged and tried again at the next start."""
+    def _clean_up(self, container: Container) -> None:
+        """Blocking: the traces of an ended run go; what fails is logged and tried again at the next start."""
         works: tuple[Callable[[], None], ...] = (
-            lambda: self._store.save_lazy(container),
             lambda: self._resources.release(container),
-        )
-        try:
-            async with asyncio.TaskGroup() as group:
-                for work in works:
-                    group.create_task(self._workers.call(work))
+            lambda: self._store.save_lazy(container),
             # Last: while the exit file is there, a daemon that dies now finds the exit code again.
-            await self._workers.call(self._runtime.delete, container.id)
-        except* (LaminaError, OSError) as errors:
-            for error in errors.exceptions:
+            lambda: self._runtime.delete(container.id),
+        )
+        for work in works:
+            try:
+                work()
+            except (LaminaError, OSError) as error:
                 _LOG.warning("cleaning up behind container %s: %s", container.id[:12], error)
 
     async def settle_ended(self, container: Container) -> None:
         """A container that ended while no daemon was there: finish its log, record its exit, clean up."""
         async with self._workers.holding(container.id):
+            self._resources.adopt(container)
             await self._workers.call(self._finish_journals, container)
             ended = await self._workers.call(self._runtime.ended, container.id)
             # Nobody recorded it: the host went down with it. 255 is what Docker says then.
             self._exited(container, None, ended or Ended(255, self._clock.now_ns()))
-            await self._clean_up(container)
+            if not self._removes_itself(container):
+                await self._workers.call(self._clean_up, container)
         await self._auto_remove(container)
 
     # -- signals -----------------------------------------------------------------------------------------------
@@ -452,7 +457,7 @@ class Lifecycle:
             for session in self._waiting.pop(container.id, []):
                 session.cancel()
             try:
-                await self._workers.call(self._erase, container, volumes=volumes)
+                await self._erase(container, volumes=volumes)
             except (LaminaError, OSError) as error:
                 container.state.status = Status.DEAD
                 container.state.removal_in_progress = False
@@ -464,8 +469,11 @@ class Lifecycle:
             self._answer(self._exits, container)
             self._answer(self._removals, container)
 
+    def _removes_itself(self, container: Container) -> bool:
+        return boolean(container.host_config, "AutoRemove") and container.id not in self._kept
+
     async def _auto_remove(self, container: Container) -> None:
-        if not boolean(container.host_config, "AutoRemove") or container.id in self._kept:
+        if not self._removes_itself(container):
             return
         # Conflict: somebody asked for the removal at the same moment, and gets it.
         with contextlib.suppress(Conflict):
@@ -480,10 +488,19 @@ class Lifecycle:
         finally:
             self._kept.discard(container.id)
 
-    def _erase(self, container: Container, *, volumes: bool) -> None:
-        """Blocking. The record says "being removed" first, so a crash is finished later and never shows half."""
+    async def _erase(self, container: Container, *, volumes: bool) -> None:
+        """The record says "being removed" first, so a crash is finished later and never shows half."""
+        delete = self._workers.call(self._runtime.delete, container.id)
+        if text(container.host_config, "PidMode"):
+            # Without a process namespace of its own, processes may be left that use its files: they go first.
+            await delete
+            await self._workers.call(self._erase_files, container, volumes=volumes)
+            return
+        await asyncio.gather(delete, self._workers.call(self._erase_files, container, volumes=volumes))
+
+    def _erase_files(self, container: Container, *, volumes: bool) -> None:
+        """Blocking."""
         self._store.save_lazy(container)
-        self._runtime.delete(container.id)
         self._resources.release(container)
         self._resources.discard(container, volumes=volumes)
         self._store.forget(container)

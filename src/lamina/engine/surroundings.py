@@ -10,6 +10,7 @@ import contextlib
 import os
 import re
 import threading
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -30,7 +31,7 @@ from lamina.kernel.mounts import Mount, is_mountpoint, mount, unmount
 from lamina.layers.store import LayerStore
 from lamina.networks import files as etc
 from lamina.networks.networks import Joined, Networks
-from lamina.networks.settings import stored_endpoint
+from lamina.networks.settings import stored_endpoint, without_addresses
 from lamina.volumes.store import VolumeStore
 
 _ALIVE = (Status.RUNNING, Status.PAUSED)
@@ -66,11 +67,14 @@ class Surroundings:
         self._dns = dns
         self._lock = threading.Lock()
         self._acquired: set[ContainerId] = set()
+        self._joiners = ThreadPoolExecutor(max_workers=8, thread_name_prefix="lamina-join")
         self._neighbours = Neighbours(self._pid_of, self._shm_of, self._volume_path)
 
     def adopt(self, container: Container) -> None:
-        """Count a container that an earlier daemon started as ours, before it is recovered."""
-        self._layers.mount_rw(container.id)
+        """Count the mounted root of a container that an earlier daemon started as acquired, before it is recovered.
+
+        Again is fine.
+        """
         with self._lock:
             self._acquired.add(container.id)
 
@@ -90,14 +94,17 @@ class Surroundings:
 
     def acquire(self, container: Container) -> JsonObject:
         """Mount, join, prepare; returns the runtime spec. On error nothing stays acquired."""
+        # The network takes the longest and needs nothing of the rest: it is joined at the same time.
+        joining = self._joiners.submit(self._join, container)
         with contextlib.ExitStack() as undo:
+            undo.callback(self._networks.leave, container.id)
+            undo.callback(wait, (joining,))
             rootfs = self._layers.mount_rw(container.id)
             undo.callback(self._layers.unmount_rw, container.id)
             for point in container.mounts.values():
                 if point.type == "volume":
                     self._volumes.hold(point.name, container.id)
-            joined = self._join(container)
-            undo.callback(self._networks.leave, container.id)
+            joined = joining.result()
             container.network_settings = joined.settings
             self._write_etc(container, joined)
             self._mount_shm(container)
@@ -116,8 +123,11 @@ class Surroundings:
             self._acquired.discard(container.id)
         self._networks.leave(container.id)
         self._unmount_shm(container)
+        container.network_settings = without_addresses(container.network_settings)
         if was_acquired:
-            self._layers.unmount_rw(container.id)
+            # Conflict: it ended while no daemon was there, and the start has unmounted it already.
+            with contextlib.suppress(Conflict):
+                self._layers.unmount_rw(container.id)
 
     def discard(self, container: Container, *, volumes: bool) -> None:
         """The container is being removed: its writable layer, and its anonymous volumes if so asked. Again is fine."""
@@ -130,6 +140,10 @@ class Surroundings:
                 # Conflict: another container has come to use it, and keeps it.
                 with contextlib.suppress(Conflict, NoSuchVolume):
                     self._volumes.remove(point.name)
+
+    def close(self) -> None:
+        """Wait for joins that are under way. Twice is fine."""
+        self._joiners.shutdown(wait=True)
 
     # -- ProcessMaker, as exec knows it
 

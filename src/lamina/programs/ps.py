@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Sequence
 
 from lamina.errors import InvalidArgument
@@ -15,7 +16,9 @@ def listing(args: Sequence[str]) -> str:
         ProgramFailed: ps refuses the arguments.
         Unsupported: ps is not installed.
     """
-    return programs.run(("ps", *args), timeout=30).stdout.decode(errors="replace")
+    # As wide as it gets: people look for whole command lines, and ps would cut them at 80.
+    environment = {"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "COLUMNS": "32767"}
+    return programs.run(("ps", *args), timeout=30, env=environment).stdout.decode(errors="replace")
 
 
 def rows_of(listing: str, pids: Collection[int]) -> tuple[list[str], list[list[str]]]:
