@@ -155,7 +155,7 @@ def _parse_line(line: bytes) -> Segment:
 
 def _decode(text: bytes) -> bytes:
     try:
-        return binascii.a2b_base64(text)
+        return binascii.a2b_base64(text, strict_mode=True)
     except binascii.Error as error:
         raise CorruptRecord(f"tar-split is damaged: {error}") from error
 
