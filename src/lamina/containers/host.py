@@ -6,12 +6,13 @@ import os
 import platform
 import re
 import resource
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from lamina.containers import capabilities
 from lamina.containers.resources import RLIMITS, UNLIMITED
+from lamina.containers.validate import Limits
 from lamina.kernel import cgroup
 
 INIT_PROGRAMS = ("docker-init", "tini-static", "catatonit", "tini")
@@ -39,6 +40,18 @@ def detect(init_path: str = "") -> HostFacts:
         hard_limits=_hard_limits(),
         cgroups=cgroup.detect(),
         init_path=init_path or find_init(),
+    )
+
+
+def limits(facts: HostFacts, runtimes: Collection[str]) -> Limits:
+    """What requests are checked against; `runtimes` are the names that a request may ask for."""
+    return Limits(
+        controllers=facts.cgroups.controllers,
+        limits_swap=facts.cgroups.limits_swap,
+        cpus=os.cpu_count() or 1,
+        runtimes=frozenset(runtimes),
+        hard_limits=facts.hard_limits,
+        raises_limits="CAP_SYS_RESOURCE" in facts.capabilities,
     )
 
 
