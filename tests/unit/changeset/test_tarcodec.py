@@ -72,9 +72,9 @@ def resum(block: bytes | bytearray) -> bytes:
 
 
 @given(trees(), st.sampled_from(FORMATS), st.sampled_from([1, 511, 512, 700, 1 << 20]))
-def test_entries_are_what_tarfile_shows_and_every_byte_is_kept(rows: list[Row], format: int, size: int) -> None:
+def test_entries_are_what_tarfile_shows_and_every_byte_is_kept(rows: list[Row], form: int, size: int) -> None:
     try:
-        data = make(rows, format)
+        data = make(rows, form)
     except ValueError:  # ustar cannot hold this name
         return
     shown = read(data, size)
