@@ -101,7 +101,8 @@ def in_view(root: Path, binds: Sequence[Bind], work: Callable[[View], T], *, rea
 
     def inside() -> T:
         libc.unshare(libc.CLONE_NEWNS)
-        set_propagation(Path("/"), "private", recursive=True)
+        # Our mounts stay ours, but what the host unmounts meanwhile goes here too and is not kept busy by us.
+        set_propagation(Path("/"), "slave", recursive=True)
         # A mount of our own, without what else may be mounted below the original.
         bind(root, root)
         root_fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

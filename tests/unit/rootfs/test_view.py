@@ -38,9 +38,8 @@ def test_binds_are_seen_and_the_host_sees_none_of_it(root: Path, volume: Path, t
     hosts = tmp_path / "hosts"
     hosts.write_text("own")
     binds = [Bind(volume, "/data", read_only=False), Bind(hosts, "/etc/hosts", read_only=False)]
-    before = mount_table()
     assert in_view(root, binds, lambda view: read(view, "/data/file") + read(view, "/etc/hosts")) == "volumeown"
-    assert mount_table() == before
+    assert not [entry for entry in mount_table() if entry.target.startswith(str(tmp_path))]
     assert os.listdir(root / "data") == []
 
 
