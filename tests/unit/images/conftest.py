@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from lamina.layers.pool import WorkerPool
 from tests.unit.images.stores import DRIVERS, Plain, Real
 
 
@@ -15,8 +16,15 @@ def plain(tmp_path: Path) -> Plain:
     return Plain(tmp_path)
 
 
+@pytest.fixture(scope="session")
+def pool() -> Iterator[WorkerPool]:
+    """One for all tests: a worker takes longer to start than its work here."""
+    with WorkerPool() as workers:
+        yield workers
+
+
 @pytest.fixture(params=sorted(DRIVERS))
-def real(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Real]:
-    stores = Real(tmp_path, request.param)
+def real(request: pytest.FixtureRequest, tmp_path: Path, pool: WorkerPool) -> Iterator[Real]:
+    stores = Real(tmp_path, request.param, pool)
     yield stores
     stores.close()

@@ -112,7 +112,7 @@ class Plain:
 class Real:
     """Stores on disk, as the daemon builds them."""
 
-    def __init__(self, root: Path, driver_name: str) -> None:
+    def __init__(self, root: Path, driver_name: str, pool: WorkerPool) -> None:
         self.root = root
         self.driver: StorageDriver = DRIVERS[driver_name](root)
         image = root / "image" / driver_name
@@ -123,14 +123,13 @@ class Real:
         assert [*self.layers.load(), *self.images.load(), *self.tags.load()] == []
         self.scratch = root / "tmp"
         self.scratch.mkdir(exist_ok=True)
-        self.pool = WorkerPool()
+        self.pool = pool
         self.loader = ImageLoader(
             self.layers, self.images, self.tags, unpack=SpoolUnpacker(self.pool), scratch=self.scratch
         )
         self.saver = ImageSaver(self.layers, self.images, self.tags, self.lookup)
 
     def close(self) -> None:
-        self.pool.close()
         self.driver.close()
 
     def load(self, archive: bytes, piece: int = 1 << 16, report=lambda _: None):
