@@ -224,8 +224,7 @@ class Lifecycle:
         state.exit_code = _failure_code(error)
         for session in self._waiting.pop(container.id, []):
             session.cancel()
-        self.tell(container, "die", exitCode=str(state.exit_code), execDuration="0")
-        self._answer(self._exits, container)
+        # Who waits for the next exit goes on waiting, as with Docker: there was none, and start has said why.
         await self._workers.call(self._store.save_lazy, container)
 
     # -- the end of a run --------------------------------------------------------------------------------------
@@ -416,7 +415,7 @@ class Lifecycle:
     def _answer(self, pending: dict[ContainerId, list[asyncio.Future[WaitResult]]], container: Container) -> None:
         for future in pending.pop(container.id, []):
             if not future.done():
-                future.set_result(WaitResult(container.state.exit_code, container.state.error))
+                future.set_result(WaitResult(container.state.exit_code))
 
     def attach(self, container: Container, wanted: Wanted) -> ContainerAttach:
         """A client of the present run, or of the next one when the container does not run."""

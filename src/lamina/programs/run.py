@@ -7,9 +7,11 @@ costs the same in a daemon of any size (CPython does so while no code has to run
 from __future__ import annotations
 
 import os
+import select
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,10 +81,10 @@ class Process:
 
     def wait(self, timeout_s: float | None = None) -> int:
         """Wait for the end. Raises ProgramFailed when it takes longer than `timeout_s` (it goes on running)."""
-        try:
-            return self._child.wait(timeout_s)
-        except subprocess.TimeoutExpired as error:
-            raise ProgramFailed(self.argv, -1, f"still running after {timeout_s} s") from error
+        # Not Popen.wait(timeout): that looks, sleeps and looks again, up to 50 ms late.
+        if self._pidfd >= 0 and not pidfd.wait_ended(self._pidfd, timeout_s):
+            raise ProgramFailed(self.argv, -1, f"still running after {timeout_s} s")
+        return self._child.wait()
 
     def signal(self, number: int) -> None:
         """Send a signal; nothing happens when the process has ended."""
@@ -215,13 +217,47 @@ def signal_name(status: int) -> str:
 
 
 def _communicate(process: Process, given: bytes | None, timeout: float) -> tuple[bytes, bytes]:
-    child = process._child  # noqa: SLF001 - same module, same subject
-    try:
-        return child.communicate(given, timeout=timeout)
-    except subprocess.TimeoutExpired as error:
+    """Feed and read until both outputs have ended and the process too."""
+    found: dict[int, list[bytes]] = {process.stdout: [], process.stderr: []}
+    left = memoryview(given or b"")
+    poll = select.poll()
+    for fd in found:
+        poll.register(fd, select.POLLIN)
+    if process.stdin >= 0:
+        os.set_blocking(process.stdin, False)
+        poll.register(process.stdin, select.POLLOUT)
+    deadline = time.monotonic() + timeout
+    reading = set(found)
+    while reading or process.stdin >= 0:
+        ready = poll.poll(max(0, int((deadline - time.monotonic()) * 1000)))
+        if not ready:
+            break
+        for fd, _ in ready:
+            if fd == process.stdin:
+                left = _feed(process, poll, left)
+            elif not (piece := os.read(fd, 1 << 16)):
+                poll.unregister(fd)
+                reading.discard(fd)
+            else:
+                found[fd].append(piece)
+    if reading or not pidfd.wait_ended(process.fileno(), max(0.0, deadline - time.monotonic())):
         process.kill()
         process.wait()
-        raise ProgramFailed(process.argv, -signal.SIGKILL, f"killed after {timeout:g} s without an end") from error
+        raise ProgramFailed(process.argv, -signal.SIGKILL, f"killed after {timeout:g} s without an end")
+    stdout, stderr = (b"".join(parts) for parts in found.values())
+    return stdout, stderr
+
+
+def _feed(process: Process, poll: select.poll, left: memoryview) -> memoryview:
+    """Write what the process takes now; close its input at the end, or when it reads no more."""
+    try:
+        left = left[os.write(process.stdin, left) :] if left else left
+    except BrokenPipeError:
+        left = left[:0]
+    if not left:
+        poll.unregister(process.stdin)
+        process.close_stdin()
+    return left
 
 
 def _words(argv: Sequence[str | Path]) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 import os
 import select
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -77,3 +78,29 @@ def test_what_is_installed_is_found_and_what_is_not_is_named() -> None:
     assert programs.installed("no-such-program-here") is None
     with pytest.raises(Unsupported, match="no-such-program-here is not installed"):
         programs.require("no-such-program-here")
+
+
+def test_much_input_and_output_pass_at_the_same_time() -> None:
+    sent = bytes(range(256)) * 20_000
+    assert programs.run(["cat"], input=sent).stdout == sent
+
+
+def test_a_program_that_reads_nothing_of_its_input_is_fine() -> None:
+    assert programs.run(["true"], input=b"x" * 1_000_000).status == 0
+
+
+def test_the_end_of_a_process_is_noticed_at_once() -> None:
+    waits = []
+    for _ in range(5):
+        with programs.spawn(["sleep", "0.1"]) as process:
+            before = time.monotonic()
+            process.wait(10)
+            waits.append(time.monotonic() - before)
+    assert min(waits) < 0.12
+
+
+def test_waiting_is_given_up_but_the_process_goes_on() -> None:
+    with programs.spawn(["sleep", "60"]) as process:
+        with pytest.raises(ProgramFailed, match="still running"):
+            process.wait(0.01)
+        assert process.poll() is None
