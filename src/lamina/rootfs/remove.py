@@ -53,7 +53,7 @@ def remove_at(parent_fd: int, name: str) -> None:
         _detach(parent_fd, name)  # a file can be a mount point too
         os.unlink(name, dir_fd=parent_fd)
         return
-    _Removal(parent_fd).directory(parent_fd, name, 0)
+    _remove_directory(parent_fd, name)
 
 
 def empty_directory(directory_fd: int) -> None:
@@ -64,49 +64,65 @@ def empty_directory(directory_fd: int) -> None:
         remove_at(directory_fd, name)
 
 
+def _remove_directory(parent_fd: int, name: str) -> None:
+    left = _ATTEMPTS
+    while left:
+        try:
+            top_fd = _open_here(parent_fd, name)
+        except FileNotFoundError:
+            return
+        try:
+            removal = _Removal(top_fd)
+            removal.contents(top_fd, 0)
+        finally:
+            os.close(top_fd)
+        if _removed(parent_fd, name):
+            return
+        if not removal.moved:  # what is still there was not moved up by us: somebody keeps writing
+            left -= 1
+    raise OSError(errno.ENOTEMPTY, "files keep appearing while the directory is removed", name)
+
+
 class _Removal:
-    """One removal: knows the directory that deep branches are moved up into."""
+    """One pass over a tree; branches below the deepest level are moved up into `top_fd`, for the next pass.
+
+    They stay inside the tree, so that a crash leaves nothing anywhere else.
+    """
 
     def __init__(self, top_fd: int) -> None:
         self._top_fd = top_fd
-        self._moved = 0
+        self.moved = 0
 
-    def directory(self, parent_fd: int, name: str, depth: int) -> None:
-        for attempt in range(_ATTEMPTS):
-            fd = _open_here(parent_fd, name)
-            try:
-                self._contents(fd, depth)
-            finally:
-                os.close(fd)
-            try:
-                os.rmdir(name, dir_fd=parent_fd)
-            except FileNotFoundError:
-                return
-            except OSError as error:
-                if error.errno == errno.EBUSY:
-                    _detach(parent_fd, name)
-                elif error.errno != errno.ENOTEMPTY or attempt == _ATTEMPTS - 1:
-                    raise
-            else:
-                return
-
-    def _contents(self, fd: int, depth: int) -> None:
+    def contents(self, fd: int, depth: int) -> None:
         with os.scandir(fd) as listing:
             entries = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in listing]
         for name, is_directory in entries:
             if not is_directory:
                 _unlink(fd, name)
-            elif not _removed_empty(fd, name):
+            elif _removed(fd, name):
+                continue
+            elif depth > _DEEPEST:
+                self._move_up(fd, name)
+            else:
                 self._branch(fd, name, depth)
 
     def _branch(self, fd: int, name: str, depth: int) -> None:
-        if depth < _DEEPEST:
-            self.directory(fd, name, depth + 1)
-            return
-        self._moved += 1
-        moved = f".removing-{os.getpid()}-{id(self):x}-{self._moved}"
-        os.rename(name, moved, src_dir_fd=fd, dst_dir_fd=self._top_fd)
-        self.directory(self._top_fd, moved, 0)
+        for _ in range(_ATTEMPTS):
+            try:
+                inner = _open_here(fd, name)
+            except FileNotFoundError:
+                return
+            try:
+                self.contents(inner, depth + 1)
+            finally:
+                os.close(inner)
+            if _removed(fd, name):
+                return
+        raise OSError(errno.ENOTEMPTY, "files keep appearing while the directory is removed", name)
+
+    def _move_up(self, fd: int, name: str) -> None:
+        self.moved += 1
+        os.rename(name, f".removing-{os.urandom(8).hex()}", src_dir_fd=fd, dst_dir_fd=self._top_fd)
 
 
 def _open_here(parent_fd: int, name: str) -> int:
@@ -135,12 +151,15 @@ def _unlink(fd: int, name: str) -> None:
         os.unlink(name, dir_fd=fd)
 
 
-def _removed_empty(fd: int, name: str) -> bool:
-    """Directories are often empty: then one call does it."""
+def _removed(fd: int, name: str) -> bool:
+    """Remove a directory if it is empty: many are from the start, so this comes before looking into them."""
     try:
         os.rmdir(name, dir_fd=fd)
     except OSError as error:
-        if error.errno in {errno.ENOTEMPTY, errno.EEXIST, errno.EBUSY}:
+        if error.errno in {errno.ENOTEMPTY, errno.EEXIST}:
+            return False
+        if error.errno == errno.EBUSY:
+            _detach(fd, name)
             return False
         if error.errno == errno.ENOENT:
             return True
