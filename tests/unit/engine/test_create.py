@@ -1,8 +1,10 @@
 """Create, inspect, list and rename over the real stores."""
 
 import asyncio
+import io
 import json
 import re
+import tarfile
 
 import pytest
 
@@ -24,10 +26,17 @@ from lamina.errors import (
     NoSuchImage,
     NotServed,
 )
+from lamina.images.lookup import ImageLookup
+from lamina.images.store import ImageStore
+from lamina.images.tags import TagStore
+from lamina.layers.store import LayerStore
 from lamina.oci.platform import Platform
+from lamina.oci.reference import parse_reference
+from lamina.storage.mounting import Mounts
+from lamina.storage.overlay2.driver import Overlay2
+from lamina.storage.vfs.driver import Vfs
 from lamina.volumes.store import VolumeStore
 from lamina.workers import Workers
-from tests.unit.images.stores import Real
 
 pytestmark = pytest.mark.root
 
@@ -53,11 +62,38 @@ class Recorder:
         self.events.append((kind, action, actor_id, dict(attributes)))
 
 
+DRIVERS = {"overlay2": Overlay2, "vfs": Vfs}
+
+
+class Stores:
+    """Layers, images and tags, with one image."""
+
+    def __init__(self, root, driver, image) -> None:
+        self.driver = DRIVERS[driver](root)
+        home = root / "image" / driver
+        self.layers = LayerStore(home / "layerdb", self.driver, Mounts(self.driver))
+        self.images = ImageStore(home / "imagedb", self.layers)
+        self.tags = TagStore(home / "repositories.json")
+        self.lookup = ImageLookup(self.images, self.tags)
+        assert [*self.layers.load(), *self.images.load(), *self.tags.load()] == []
+        config, layer = image
+        self.layers.register(io.BytesIO(layer), None)
+        self.tags.set_tag(parse_reference("busybox:latest"), self.images.put(config))
+
+
+@pytest.fixture(scope="module")
+def image(shared_images):
+    """The config and the only layer of a busybox image."""
+    with tarfile.open(shared_images / "busybox-1.34.1.tar") as archive:
+        (entry,) = json.load(archive.extractfile("manifest.json"))
+        return archive.extractfile(entry["Config"]).read(), archive.extractfile(entry["Layers"][0]).read()
+
+
 class Engine:
     """The verbs over one data root."""
 
-    def __init__(self, root, driver: str) -> None:
-        self.stores = Real(root, driver)
+    def __init__(self, root, driver: str, image) -> None:
+        self.stores = Stores(root, driver, image)
         self.volumes = VolumeStore(root / "volumes")
         self.volumes.open()
         self.containers = ContainerStore(root / "containers", driver)
@@ -79,7 +115,7 @@ class Engine:
     def close(self):
         self.workers.close()
         self.volumes.close()
-        self.stores.close()
+        self.stores.driver.close()
 
     def create(self, name=None, config=None, host=None, networking=None, platform=None):
         config = {"Image": "busybox"} | (config or {})
@@ -107,17 +143,15 @@ class Engine:
 
 
 @pytest.fixture(params=["overlay2", "vfs"])
-def engine(request, tmp_path, shared_images):
-    made = Engine(tmp_path, request.param)
-    made.stores.load((shared_images / "busybox-1.34.1.tar").read_bytes())
+def engine(request, tmp_path, image):
+    made = Engine(tmp_path, request.param, image)
     yield made
     made.close()
 
 
 @pytest.fixture
-def plain(tmp_path, shared_images):
-    made = Engine(tmp_path, "vfs")
-    made.stores.load((shared_images / "busybox-1.34.1.tar").read_bytes())
+def plain(tmp_path, image):
+    made = Engine(tmp_path, "overlay2", image)
     yield made
     made.close()
 
