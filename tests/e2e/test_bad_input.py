@@ -110,16 +110,12 @@ def test_archive_names_do_not_leave_the_archive(engine: Engine, config: str) -> 
     assert b"root:" not in done.stderr
 
 
-@pytest.mark.parametrize("reference", ["UPPER", "a//b", "a:b:c:d", "-x", "a@sha256:12", "x" * 300])
+@pytest.mark.parametrize("reference", ["UPPER", "a//b", "a:b:c:d", "a@sha256:12", "x" * 300])
 def test_what_is_no_reference_is_refused(engine: Engine, reference: str) -> None:
-    done = (
-        engine.docker("tag", "busybox", "--", reference, check=False)
-        if reference.startswith("-")
-        else engine.docker("tag", "busybox", reference, check=False)
-    )
+    done = engine.docker("tag", "busybox", reference, check=False)
     assert done.returncode == 1
     assert (
-        b"invalid reference format" in done.stderr or b"refusing to create" in done.stderr or b"must be" in done.stderr
+        b"invalid reference format" in done.stderr or b"refusing to create" in done.stderr or b"must not be" in done.stderr
     )
 
 
@@ -153,7 +149,7 @@ import resource, socket, sys, time
 resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
 held = []
 for n in range(10000):
-    s = socket.socket(socket.AF_UNIX); s.settimeout(20); s.connect(sys.argv[1]); held.append(s)
+    s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); held.append(s)
 print("held", flush=True)
 sys.stdin.read()
 """

@@ -80,7 +80,9 @@ def test_a_second_daemon_on_the_same_root_is_refused(fresh_engine: Engine) -> No
             if kind == "lamina":
                 assert b"in use" in done.stderr
         finally:
-            second.destroy() if kind == "lamina" else None
+            if kind == "dockerd":  # it has mounted the root on itself before it looked at the lock
+                subprocess.run(["umount", "-l", str(engine.data_root)], check=False)
+            second.destroy()
     assert engine.out("info", "-f", "{{.Driver}}") == "overlay2"
 
 
@@ -115,10 +117,10 @@ def test_kill_during_load_leaves_a_store_that_works(fresh_engine: Engine) -> Non
         )
         time.sleep(delay)
         engine.kill()
-        client.stdin.close()
         client.kill()
+        client.wait()
+        client.stdin.close()
         feeder.wait()
-        client.communicate()
         engine.start()
         _nothing_half(engine)
     engine.docker("load", stdin=big)

@@ -161,7 +161,7 @@ def _containers(p: Parts) -> dict[str, Any]:
 
 def _streams(p: Parts) -> dict[str, Any]:
     store, lifecycle = p.containers, p.lifecycle
-    roots = copy.Roots(p.layers)
+    roots = copy.Roots(p.layers, p.volumes)
     return {
         "attach": attach.Attach(store, lifecycle, p.workers),
         "logs": Logs(store, lifecycle, p.workers, p.clock),

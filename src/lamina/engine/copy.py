@@ -25,6 +25,7 @@ from lamina.layers.store import LayerStore
 from lamina.rootfs import resource
 from lamina.rootfs.place import Placer
 from lamina.rootfs.view import Bind, View, in_view
+from lamina.volumes.store import VolumeStore
 from lamina.workers import Workers
 
 T = TypeVar("T")
@@ -41,13 +42,14 @@ class Roots:
     """Containers' roots with their volumes and binds in place (blocking; the verbs below call it in a thread)."""
 
     layers: LayerStore
+    volumes: VolumeStore
 
     def inside(self, container: Container, work: Callable[[View], T]) -> T:
         """Run `work` on the container's root, mounted for as long as that takes."""
         root = self.layers.mount_rw(container.id)
         try:
             read_only = boolean(container.host_config, "ReadonlyRootfs")
-            return in_view(root, list(_binds(container)), work, read_only=read_only)
+            return in_view(root, list(_binds(container, self.volumes)), work, read_only=read_only)
         finally:
             self.layers.unmount_rw(container.id)
 
@@ -168,9 +170,11 @@ def _usable(containers: ContainerStore, ref: str) -> Container:
     return container
 
 
-def _binds(container: Container) -> Iterator[Bind]:
+def _binds(container: Container, volumes: VolumeStore) -> Iterator[Bind]:
     for mount in container.mounts.values():
-        if mount.type in {"bind", "volume"} and mount.source:
+        if mount.type == "volume":
+            yield Bind(volumes.get(mount.name).mountpoint, mount.destination, read_only=not mount.rw)
+        elif mount.type == "bind":
             yield Bind(Path(mount.source), mount.destination, read_only=not mount.rw)
     for path, target in (
         (container.resolv_conf_path, "/etc/resolv.conf"),

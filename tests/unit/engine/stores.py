@@ -21,6 +21,7 @@ from lamina.oci.config import encode_config
 from lamina.oci.digest import ImageId
 from lamina.storage.mounting import Mounts
 from lamina.storage.select import choose_driver
+from lamina.volumes.store import VolumeStore
 from lamina.workers import Workers
 
 RUN: JsonObject = {"Cmd": ["sh"], "Env": ["PATH=/bin"], "Labels": {"made": "here"}, "WorkingDir": "/w"}
@@ -56,6 +57,7 @@ class Stores:
         self.tags = TagStore(self.root / "repositories.json")
         self.tags.load()
         self.containers = ContainerStore(self.root / "containers", self.driver_name)
+        self.volumes = VolumeStore(self.root / "volumes")
         self.workers = Workers(4)
         self.clock = SystemClock()
         self.image = self._image()

@@ -29,13 +29,13 @@ def copy_in(stores: Stores, ref: str, path: str, data: bytes, *, keep: bool = Tr
         for at in range(0, len(data), 1000):
             yield data[at : at + 1000]
 
-    verb = CopyIn(stores.containers, Roots(stores.layers), stores.workers, stores)
+    verb = CopyIn(stores.containers, Roots(stores.layers, stores.volumes), stores.workers, stores)
     asyncio.run(verb(ref, path, chunks(), no_overwrite_dir_non_dir=keep, copy_uid_gid=own))
 
 
 def copy_out(stores: Stores, ref: str, path: str) -> tuple[JsonObject, dict[str, bytes]]:
     async def run() -> tuple[JsonObject, bytes]:
-        verb = CopyOut(stores.containers, Roots(stores.layers), stores.workers, stores)
+        verb = CopyOut(stores.containers, Roots(stores.layers, stores.volumes), stores.workers, stores)
         stat, chunks = await verb(ref, path)
         return stat, b"".join([chunk async for chunk in chunks])
 
@@ -49,7 +49,7 @@ def copy_out(stores: Stores, ref: str, path: str) -> tuple[JsonObject, dict[str,
 
 
 def look(stores: Stores, ref: str, path: str) -> JsonObject:
-    return asyncio.run(StatPath(stores.containers, Roots(stores.layers), stores.workers)(ref, path))
+    return asyncio.run(StatPath(stores.containers, Roots(stores.layers, stores.volumes), stores.workers)(ref, path))
 
 
 def mounts(stores: Stores) -> list[str]:
@@ -57,7 +57,7 @@ def mounts(stores: Stores) -> list[str]:
 
 
 def with_volume(container: Container, source: Path, *, rw: bool = True) -> None:
-    container.mounts["/data"] = MountPoint("volume", str(source), "/data", rw=rw, name="v")
+    container.mounts["/data"] = MountPoint("bind", str(source), "/data", rw=rw)
 
 
 def test_what_goes_in_comes_out_again(stores: Stores) -> None:
@@ -167,7 +167,7 @@ def test_a_reader_that_goes_away_leaves_nothing_mounted(stores: Stores) -> None:
     before = mounts(stores)
 
     async def run() -> None:
-        verb = CopyOut(stores.containers, Roots(stores.layers), stores.workers, stores)
+        verb = CopyOut(stores.containers, Roots(stores.layers, stores.volumes), stores.workers, stores)
         _, chunks = await verb("box", "/big")
         async for _ in chunks:
             break

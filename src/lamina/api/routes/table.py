@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lamina.api.routes import archive, containers, execs, images, networks, streams, system, unserved, volumes
+from lamina.api.routes import archive, containers, execs, images, networks, plugins, streams, system, unserved, volumes
 
 ROWS = (
     *system.ROWS,
@@ -13,5 +13,6 @@ ROWS = (
     *images.ROWS,
     *volumes.ROWS,
     *networks.ROWS,
+    *plugins.ROWS,
     *unserved.ROWS,
 )
