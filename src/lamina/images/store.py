@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shutil
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +19,7 @@ from lamina.images.holds import LayerHolds
 from lamina.kernel import durable
 from lamina.oci.config import ImageConfig, decode_config, image_id
 from lamina.oci.digest import ChainId, Digest, ImageId, hex_of, parse_digest
+from lamina.rootfs.remove import remove_tree
 
 _HEX = re.compile(r"[0-9a-f]{64}")
 _PREFIX = re.compile(r"(?:sha256:)?([0-9a-f]{1,64})")
@@ -112,7 +112,7 @@ class ImageStore:
                 with contextlib.suppress(FileNotFoundError):
                     (self._meta(child) / "parent").unlink()
                 self._images[child].parent = None
-            shutil.rmtree(self._meta(wanted), ignore_errors=True)
+            remove_tree(self._meta(wanted))
             (self._content / hex_of(wanted)).unlink(missing_ok=True)
             durable.fsync_dir(self._content)
             del self._images[wanted]

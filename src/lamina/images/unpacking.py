@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 
@@ -32,9 +33,8 @@ class SpoolUnpacker:
         """
         job = self._pool.unpack(staged.target)
         try:
-            _pour(spool, job.stdin_fd)
-        except BrokenPipeError:
-            pass  # it gave up early: the result says why
+            with contextlib.suppress(BrokenPipeError):  # it gave up early: the result says why
+                _pour(spool, job.stdin_fd)
         except BaseException:
             job.kill()
             raise
