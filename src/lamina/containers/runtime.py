@@ -19,7 +19,7 @@ from typing import Protocol
 
 from lamina.errors import CommandNotExecutable, CommandNotFound, LaminaError, ProcessFailed, ProgramFailed
 from lamina.ids import ContainerId
-from lamina.jsonvalue import JsonObject, go_json, parse_object
+from lamina.jsonvalue import JsonObject, from_strings, go_json, mapping, parse_object, strings
 from lamina.kernel import durable, libc, pidfd
 from lamina.programs import conmon, oci_runtime
 from lamina.programs import run as programs
@@ -135,6 +135,8 @@ class MonitoredRuntime:
             durable.make_dirs(directory, 0o711 if directory == exec_root else 0o700)
         self._runtime = runtime
         self._conmon = conmon.Conmon(conmon_program, runtime, scratch=self._execs)
+        # libseccomp needs 5 ms for the x32 half of a filter, on a kernel that never runs x32.
+        self._unneeded_abis = frozenset[str]() if libc.runs_x32() else frozenset({"SCMP_ARCH_X32"})
         # Processes of `runc exec --detach` become our children, so their exit codes reach us.
         libc.prctl(libc.PR_SET_CHILD_SUBREAPER, 1)
 
@@ -147,7 +149,7 @@ class MonitoredRuntime:
 
     def launch(self, launch: Launch) -> Launched:
         bundle = self.bundle(launch.container_id)
-        self._new_bundle(bundle, launch.spec)
+        self._new_bundle(bundle, without_abis(launch.spec, self._unneeded_abis))
         order = conmon.Order(
             launch.container_id,
             bundle,
@@ -332,6 +334,17 @@ def _classified(message: str) -> LaminaError:
             "Check if the specified host path exists and is the expected type"
         )
     return ProcessFailed(message)
+
+
+def without_abis(spec: JsonObject, unneeded: frozenset[str]) -> JsonObject:
+    """The spec with a system call filter for the architectures that this kernel runs. The given one is not changed."""
+    linux = mapping(spec, "linux")
+    filtering = mapping(linux, "seccomp")
+    architectures = strings(filtering, "architectures")
+    kept = [one for one in architectures if one not in unneeded]
+    if kept == architectures:
+        return spec
+    return {**spec, "linux": {**linux, "seccomp": {**filtering, "architectures": from_strings(kept)}}}
 
 
 def prepare_runtime(exec_root: Path, candidates: tuple[str, ...] = oci_runtime.CANDIDATES) -> MonitoredRuntime:

@@ -182,6 +182,24 @@ def inotify_rm_watch(fd: int, watch: int) -> None:
     _check(_libc.inotify_rm_watch(fd, watch))
 
 
+def runs_x32() -> bool:
+    """Whether this kernel runs programs of the x32 ABI; asked by calling its getpid.
+
+    Source: arch/x86/include/uapi/asm/unistd.h, __X32_SYSCALL_BIT.
+    """
+    if platform.machine() != "x86_64":
+        return False
+    return bool(_libc.syscall(ctypes.c_long(0x40000000 | 39)) > 0)
+
+
+def punch_hole(fd: int, offset: int, length: int) -> None:
+    """Give the blocks of a range back to the file system; the file keeps its size and reads as zeros there.
+
+    Source: fallocate(2), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE.
+    """
+    _check(_libc.fallocate(fd, 0x03, ctypes.c_int64(offset), ctypes.c_int64(length)))
+
+
 def pivot_root(new_root: StrOrBytesPath, put_old: StrOrBytesPath) -> None:
     """Change the root mount of the calling thread's mount namespace.
 
