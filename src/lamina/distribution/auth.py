@@ -15,6 +15,7 @@ from typing import Protocol
 
 from yarl import URL
 
+from lamina.distribution.endpoints import address_of
 from lamina.distribution.registry_config import as_address
 from lamina.errors import InvalidArgument, PermissionDenied, Unauthenticated
 from lamina.jsonvalue import parse_object, text
@@ -116,15 +117,15 @@ def _realm(text: str, base: URL) -> URL:
     try:
         realm = URL(text)
     except ValueError as error:
-        raise Unauthenticated(f"registry {base.authority} names a token server that is no URL") from error
+        raise Unauthenticated(f"registry {address_of(base)} names a token server that is no URL") from error
     host, registry = (realm.host or "").lower(), (base.host or "").lower()
     if realm.scheme not in ("https", base.scheme) or realm.user is not None:
         raise PermissionDenied(
-            f"registry {base.authority} wants tokens fetched from {text[:200]!r} without encryption: nothing was sent"
+            f"registry {address_of(base)} wants tokens fetched from {text[:200]!r} without encryption: nothing was sent"
         )
     if not _belongs(host, registry):
         raise PermissionDenied(
-            f"registry {base.authority} wants tokens fetched from another host, {host[:200]!r}: nothing was sent",
+            f"registry {address_of(base)} wants tokens fetched from another host, {host[:200]!r}: nothing was sent",
             hint="if that is right, log in with a registry token",
         )
     return realm
@@ -144,7 +145,7 @@ def _read_token(body: bytes, base: URL) -> str:
         answer = parse_object(body, what="token answer", max_bytes=MAX_TOKEN_BYTES)
         token = text(answer, "token") or text(answer, "access_token")
     except InvalidArgument as error:
-        raise Unauthenticated(f"the token server of registry {base.authority} answers nonsense: {error}") from error
+        raise Unauthenticated(f"the token server of registry {address_of(base)} answers nonsense: {error}") from error
     if not token or not token.isascii() or not token.isprintable() or " " in token:
-        raise Unauthenticated(f"the token server of registry {base.authority} gave no usable token")
+        raise Unauthenticated(f"the token server of registry {address_of(base)} gave no usable token")
     return token

@@ -24,6 +24,12 @@ class Endpoint:
     is_mirror: bool = False
 
 
+def address_of(url: URL) -> str:
+    """`HOST` or `HOST:PORT`, as it was written: what errors and `certs.d` go by."""
+    host = url.host_subcomponent or ""
+    return host if url.explicit_port is None else f"{host}:{url.explicit_port}"
+
+
 async def endpoints_for(domain: str, config: RegistryConfig) -> tuple[Endpoint, ...]:
     """The endpoints of the registry that a reference names, mirrors first."""
     if domain != DEFAULT_DOMAIN:
@@ -39,7 +45,7 @@ async def _endpoint(domain: str, config: RegistryConfig) -> Endpoint:
 
 
 async def _mirror(base: URL, config: RegistryConfig) -> Endpoint:
-    domain = base.authority
+    domain = address_of(base)
     return Endpoint(domain, (base,), is_insecure=await is_insecure(domain, config), is_mirror=True)
 
 

@@ -12,7 +12,7 @@ import aiohttp
 from yarl import URL
 
 from lamina.distribution.auth import Authorizer, TokenRequest
-from lamina.distribution.endpoints import Endpoint
+from lamina.distribution.endpoints import Endpoint, address_of
 from lamina.distribution.failures import Asked, Unreachable, refused, unreachable
 from lamina.distribution.retry import Retry
 from lamina.distribution.transport import Request, Transport, read_bounded
@@ -235,7 +235,7 @@ class Repository:
         base, authorizer = await self._connect()
         request = Request(method, base.join(url), headers=headers or {})
         if request.url.origin() != base.origin():
-            raise LaminaError(f"registry {self.endpoint.host} wants uploads sent to {request.url.authority}: refused")
+            raise LaminaError(f"registry {self.endpoint.host} wants uploads sent to {address_of(request.url)}: refused")
         for is_last in (False, True):
             sent = replace(
                 request,
@@ -308,4 +308,4 @@ def _location(response: aiohttp.ClientResponse) -> URL:
     try:
         return response.url.join(URL(response.headers.get("Location", "")))
     except ValueError as error:
-        raise LaminaError(f"registry {response.url.authority} names an upload that is no URL") from error
+        raise LaminaError(f"registry {address_of(response.url)} names an upload that is no URL") from error

@@ -17,7 +17,7 @@ from yarl import URL
 
 from lamina import __version__
 from lamina.distribution.auth import MAX_TOKEN_BYTES, TokenRequest
-from lamina.distribution.endpoints import Endpoint
+from lamina.distribution.endpoints import Endpoint, address_of
 from lamina.distribution.failures import Unreachable, unreachable
 from lamina.distribution.registry_config import RegistryConfig
 from lamina.distribution.tls import TlsContexts
@@ -72,7 +72,7 @@ class Transport:
                     return
                 url = _next(url, location, endpoint)
             except _FAILURES as error:
-                raise unreachable(url.authority, error) from error
+                raise unreachable(address_of(url), error) from error
             finally:
                 response.release()
         raise Unavailable(f"registry {endpoint.host} redirects in circles")
@@ -98,8 +98,8 @@ class Transport:
             finally:
                 response.release()
         except _FAILURES as error:
-            raise unreachable(request.url.authority, error) from error
-        where = f"the token server {request.url.authority} of registry {endpoint.host}"
+            raise unreachable(address_of(request.url), error) from error
+        where = f"the token server {address_of(request.url)} of registry {endpoint.host}"
         if response.status == 429 or response.status >= 500:
             raise Unreachable(f"{where} answered {response.status}")
         raise Unauthenticated(
@@ -121,14 +121,14 @@ class Transport:
         if url.scheme == "https":
             is_own = url.host == endpoint.bases[0].host
             context = await self._workers.call(
-                self._tls.context, url.authority, insecure=endpoint.is_insecure and is_own
+                self._tls.context, address_of(url), insecure=endpoint.is_insecure and is_own
             )
         try:
             return await self._open().request(
                 request.method, url, headers=headers, data=request.body, ssl=context, allow_redirects=False
             )
         except _FAILURES as error:
-            raise unreachable(url.authority, error) from error
+            raise unreachable(address_of(url), error) from error
 
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
@@ -155,7 +155,7 @@ async def read_bounded(response: aiohttp.ClientResponse, limit_bytes: int) -> by
     async for chunk in response.content.iter_any():
         found += chunk
         if len(found) > limit_bytes:
-            raise Unavailable(f"{response.url.authority} sends more than {limit_bytes} bytes where less belongs")
+            raise Unavailable(f"{address_of(response.url)} sends more than {limit_bytes} bytes where less belongs")
     return bytes(found)
 
 
@@ -168,6 +168,6 @@ def _next(url: URL, location: str, endpoint: Endpoint) -> URL:
         raise PermissionDenied(f"registry {endpoint.host} redirects to {target.scheme!r}: not followed")
     if url.scheme == "https" and target.scheme == "http" and not endpoint.is_insecure:
         raise PermissionDenied(
-            f"registry {endpoint.host} redirects to {target.authority} without encryption: not followed"
+            f"registry {endpoint.host} redirects to {address_of(target)} without encryption: not followed"
         )
     return target.with_user(None)
