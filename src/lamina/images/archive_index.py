@@ -18,10 +18,11 @@ from lamina.oci.manifest import Index, Manifest, decode_manifest
 from lamina.oci.reference import Reference, parse_reference
 
 MAX_IMAGES = 1000
+MAX_NAMES = 10_000
 _NAME = "io.containerd.image.name"
 _REF_NAME = "org.opencontainers.image.ref.name"
 _MAX_NESTING = 4
-_MAX_DOCUMENTS = 10_000
+_MAX_DOCUMENTS = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +72,16 @@ def _docker_images(documents: Mapping[str, bytes]) -> list[ArchivedImage]:
         if len(rows) > MAX_IMAGES:
             raise InvalidManifest(f"manifest.json names {len(rows)} images, the limit is {MAX_IMAGES}")
         found = []
+        configs: dict[str, ImageConfig] = {}
+        names = 0
         for row in rows:
             parent = text(row, "Parent")
+            names += len(strings(row, "RepoTags"))
+            if names > MAX_NAMES:
+                raise InvalidManifest(f"manifest.json gives out more than {MAX_NAMES} names")
             found.append(
                 ArchivedImage(
-                    config=_config(documents, text(row, "Config")),
+                    config=_config(documents, text(row, "Config"), configs),
                     layer_names=tuple(clean_name(name) for name in strings(row, "Layers")),
                     references=tuple(_tagged(name) for name in strings(row, "RepoTags")),
                     parent=ImageId(parse_digest(parent)) if parent else None,
@@ -88,12 +94,15 @@ def _docker_images(documents: Mapping[str, bytes]) -> list[ArchivedImage]:
     return found
 
 
-def _config(documents: Mapping[str, bytes], name: str) -> ImageConfig:
+def _config(documents: Mapping[str, bytes], name: str, known: dict[str, ImageConfig]) -> ImageConfig:
+    # Decoded once: a thousand rows that name one large config must not cost a thousand times its memory.
     clean = clean_name(name)
-    raw = documents.get(clean)
-    if raw is None:
-        raise InvalidManifest(f"invalid manifest.json: the config {name[:200]!r} is not in the archive")
-    return decode_config(raw)
+    if clean not in known:
+        raw = documents.get(clean)
+        if raw is None:
+            raise InvalidManifest(f"invalid manifest.json: the config {name[:200]!r} is not in the archive")
+        known[clean] = decode_config(raw)
+    return known[clean]
 
 
 def _tagged(name: str) -> Reference:
@@ -109,6 +118,7 @@ class _OciLayout:
     def __init__(self, documents: Mapping[str, bytes]) -> None:
         self._documents = documents
         self._seen = 0
+        self._configs: dict[Digest, ImageConfig] = {}
 
     def images(self) -> list[ArchivedImage]:
         layout = parse_object(self._documents.get("oci-layout", b"{}"), what="oci-layout", max_bytes=4096)
@@ -146,15 +156,17 @@ class _OciLayout:
                 # One tag cannot mean several platforms here: the first gets it.
                 found += self._below(below, () if found else names, depth + 1)
             return found
-        image = self._image(document, names)
-        return [image] if image is not None else []
+        return [self._image(document, names)]
 
-    def _image(self, manifest: Manifest, names: tuple[Reference, ...]) -> ArchivedImage | None:
-        raw = self._blob(manifest.config)
-        if raw is None:
-            raise InvalidManifest(f"invalid OCI layout: the config {manifest.config.digest} is not in the archive")
+    def _image(self, manifest: Manifest, names: tuple[Reference, ...]) -> ArchivedImage:
+        digest = manifest.config.digest
+        if digest not in self._configs:
+            raw = self._blob(manifest.config)
+            if raw is None:
+                raise InvalidManifest(f"invalid OCI layout: the config {digest} is not in the archive")
+            self._configs[digest] = decode_config(raw)
         return ArchivedImage(
-            config=decode_config(raw),
+            config=self._configs[digest],
             layer_names=tuple(blob_name(layer.digest) for layer in manifest.layers),
             references=names,
         )

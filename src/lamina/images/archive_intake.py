@@ -17,8 +17,8 @@ from lamina.changeset.tarcodec import TarLimits, TarReader
 from lamina.errors import DataLoss, UnsafeArchive
 from lamina.images.archive_names import BLOCK, clean_name, is_tar_header, link_target
 
-MAX_DOCUMENT_BYTES = 8 << 20
-MAX_DOCUMENTS_BYTES = 64 << 20
+MAX_DOCUMENT_BYTES = 4 << 20
+MAX_DOCUMENTS_BYTES = 32 << 20
 MAX_LAYERS = 2000
 _LIMITS = TarLimits(entries=200_000)
 _MAX_HOPS = 16

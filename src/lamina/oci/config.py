@@ -14,7 +14,7 @@ from lamina.jsonvalue import JsonObject, JsonValue, boolean, go_json, mapping, o
 from lamina.oci.digest import ChainId, DiffId, ImageId, chain_of, digest_of, parse_digest
 from lamina.oci.platform import Platform
 
-MAX_CONFIG_BYTES = 8 << 20
+MAX_CONFIG_BYTES = 4 << 20
 MAX_DIFF_IDS = 1000
 MAX_HISTORY = 100_000
 

@@ -147,3 +147,14 @@ def test_indexes_within_indexes_end_somewhere() -> None:
         blobs[str(depth)] = data
     with pytest.raises(InvalidManifest, match="without end"):
         archived_images(layout(descriptor(data, mediatype.OCI_INDEX), **blobs))
+
+
+def test_more_names_than_anybody_gives_are_refused() -> None:
+    rows = [{**ROW, "RepoTags": [f"x:{number}" for number in range(6000)]}] * 2
+    with pytest.raises(InvalidManifest, match="more than 10000 names"):
+        archived_images(docker(*rows))
+
+
+def test_a_config_that_many_rows_name_is_decoded_once() -> None:
+    images = archived_images(docker(*[{**ROW, "RepoTags": None}] * 500))
+    assert len({id(image.config) for image in images}) == 1
