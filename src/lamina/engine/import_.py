@@ -85,24 +85,22 @@ class Import:
 
     def _register(self, tar: BinaryIO, run: JsonObject, *, message: str, platform: Platform) -> ImageId:
         layer = self.layers.register(tar, None)
+        comment = message or "Imported from -"
         try:
             created = rfc3339(self.clock.now_ns())
             fields: JsonObject = {
                 "architecture": platform.architecture,
-                "comment": message,
+                "comment": comment,
                 "config": {**zero_run_config(), **run},
                 "container_config": zero_run_config(),
                 "created": created,
                 "docker_version": self.version,
-                "history": [{"created": created, "comment": message}],
+                "history": [{"created": created, "comment": comment}],
                 "os": platform.os,
                 "rootfs": {"type": "layers", "diff_ids": [str(layer.diff_id)]},
             }
             if platform.variant:
                 fields["variant"] = platform.variant
-            if not message:
-                del fields["comment"]
-                fields["history"] = [{"created": created}]
             return self.images.put(encode_config(fields))
         finally:
             self.layers.release(layer.chain_id)

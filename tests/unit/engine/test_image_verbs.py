@@ -120,6 +120,19 @@ def test_import_makes_an_image_of_one_layer(verbs: Verbs) -> None:
 
 
 @pytest.mark.root
+def test_an_import_without_a_message_says_what_it_is(verbs: Verbs) -> None:
+    async def run() -> str:
+        return await verbs.import_(
+            sent(LAYERS[0]), None, message="", changes=[], platform=Platform("linux", "arm", "v7"),
+            progress=verbs.steps.append,
+        )  # fmt: skip
+
+    config = verbs.stores.images.get(verbs.stores.lookup.find(asyncio.run(run())))
+    assert (config.comment, config.variant) == ("Imported from -", "v7")
+    assert verbs.stores.tags.all() == {}
+
+
+@pytest.mark.root
 @pytest.mark.parametrize("data", [b"no tar", LAYERS[0][:900]])
 def test_import_of_something_else_leaves_nothing(verbs: Verbs, data: bytes) -> None:
     async def run() -> None:
