@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from lamina.errors import DataLoss, DigestMismatch, InvalidManifest, LaminaError, Unsupported
+from lamina.errors import DataLoss, DigestMismatch, InvalidManifest, LaminaError, StorageFull, Unsupported
+from lamina.kernel.mounts import Mount, mount, unmount
+from lamina.layers.pool import WorkerPool
 from lamina.oci.reference import parse_reference
 from lamina.wire.engine.progress import Progress
 from tests.unit.images.stores import (
@@ -222,3 +224,19 @@ def test_published_images_have_their_published_ids(real: Real, shared_images: Pa
     real.images.delete(loaded.image)
     assert real.is_empty()
     assert real.load(saved) == [loaded]
+
+
+@pytest.mark.parametrize("where", ["tmp", "overlay2"])
+def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path, pool: WorkerPool, where: str) -> None:
+    full = tmp_path / where
+    full.mkdir()
+    mount(Mount("tmpfs", "tmpfs", full, data="size=256k"))
+    try:
+        stores = Real(tmp_path, "overlay2", pool)
+        big = tar(("big", bytes(range(256)) * 4096))
+        with pytest.raises(StorageFull, match="no space left on device"):
+            stores.load(docker_archive([big]))
+        assert stores.is_empty()
+        stores.close()
+    finally:
+        unmount(full)
