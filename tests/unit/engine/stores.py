@@ -22,6 +22,7 @@ from lamina.oci.digest import ImageId
 from lamina.storage.mounting import Mounts
 from lamina.storage.select import choose_driver
 from lamina.volumes.store import VolumeStore
+from lamina.volumes.store import VolumeStore
 from lamina.workers import Workers
 
 RUN: JsonObject = {"Cmd": ["sh"], "Env": ["PATH=/bin"], "Labels": {"made": "here"}, "WorkingDir": "/w"}
@@ -58,6 +59,8 @@ class Stores:
         self.tags.load()
         self.containers = ContainerStore(self.root / "containers", self.driver_name)
         self.volumes = VolumeStore(self.root / "volumes")
+        self.volumes = VolumeStore(self.root / "volumes")
+        self.volumes.open()
         self.workers = Workers(4)
         self.clock = SystemClock()
         self.image = self._image()
@@ -108,5 +111,6 @@ class Stores:
     def close(self) -> None:
         for name in self.layers.rw_names():
             self.layers.remove_rw(name)
+        self.volumes.close()
         self.driver.close()
         self.workers.close()

@@ -56,8 +56,11 @@ def mounts(stores: Stores) -> list[str]:
     return [entry.target for entry in mount_table() if entry.target.startswith(str(stores.root))]
 
 
-def with_volume(container: Container, source: Path, *, rw: bool = True) -> None:
-    container.mounts["/data"] = MountPoint("bind", str(source), "/data", rw=rw)
+def with_volume(stores: Stores, container: Container, *, rw: bool = True) -> Path:
+    """Have the container's /data on a volume; the volume's directory."""
+    volume = stores.volumes.create("vol")
+    container.mounts["/data"] = MountPoint("volume", "", "/data", rw=rw, name="vol")
+    return volume.mountpoint
 
 
 def test_what_goes_in_comes_out_again(stores: Stores) -> None:
@@ -83,11 +86,9 @@ def test_a_compressed_archive_is_taken_apart_here_and_no_program_of_the_containe
     assert not os.path.exists("/tmp/ran")
 
 
-def test_a_volume_gets_what_is_copied_to_its_place(stores: Stores, tmp_path: Path) -> None:
-    volume = tmp_path / "volume"
-    volume.mkdir()
+def test_a_volume_gets_what_is_copied_to_its_place(stores: Stores) -> None:
     box = stores.container()
-    with_volume(box, volume)
+    volume = with_volume(stores, box)
     copy_in(stores, "box", "/data", tar_of({"f": b"live"}))
     assert (volume / "f").read_bytes() == b"live"
     assert copy_out(stores, "box", "/data/f")[1] == {"f": b"live"}
@@ -96,15 +97,13 @@ def test_a_volume_gets_what_is_copied_to_its_place(stores: Stores, tmp_path: Pat
     assert stores.read(box, "data/old") == "old"
 
 
-def test_what_is_read_only_refuses(stores: Stores, tmp_path: Path) -> None:
-    volume = tmp_path / "volume"
-    volume.mkdir()
+def test_what_is_read_only_refuses(stores: Stores) -> None:
     fixed = stores.container("fixed", host_config={"ReadonlyRootfs": True})
-    with_volume(fixed, volume)
+    volume = with_volume(stores, fixed)
     with pytest.raises(PermissionDenied, match="container rootfs is marked read-only"):
         copy_in(stores, "fixed", "/etc", tar_of({"f": b"x"}))
     copy_in(stores, "fixed", "/data", tar_of({"f": b"x"}))
-    with_volume(fixed, volume, rw=False)
+    with_volume(stores, fixed, rw=False)
     with pytest.raises(PermissionDenied, match="mounted volume is marked read-only"):
         copy_in(stores, "fixed", "/data", tar_of({"g": b"x"}))
     assert os.listdir(volume) == ["f"]

