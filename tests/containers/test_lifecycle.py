@@ -45,6 +45,30 @@ def test_a_hundred_thousand_lines_arrive_exactly(tmp_path: Path, busybox: Path) 
     asyncio.run(scenario())
 
 
+def test_a_journal_that_is_freed_while_it_is_read_loses_nothing(tmp_path: Path, busybox: Path) -> None:
+    async def scenario() -> None:
+        async with host(tmp_path, busybox) as engine:
+            container = engine.add("sh", "-c", "seq 300000; read x; echo $x", OpenStdin=True, StdinOnce=True)
+            session = engine.lifecycle.attach(container, Wanted(stdin=True))
+            await engine.lifecycle.start(container)
+            run = engine.lifecycle.running(container)
+            received = b""
+            async for _, data in session.output():
+                received += data
+                if received.endswith(b"\n300000\n"):
+                    break
+            # Behind the last reader, the front of the journal goes as soon as there is more output.
+            await session.write_stdin(b"end\n")
+            await session.aclose()
+            await run.settled.wait()
+            wanted = b"".join(b"%d\n" % number for number in range(1, 300_001))
+            assert received == wanted
+            assert run.start.journal > 0
+            assert "".join(str(line["log"]) for line in engine.log(container)).encode() == wanted + b"end\n"
+
+    asyncio.run(scenario())
+
+
 def test_binary_bytes_arrive_exactly(tmp_path: Path, busybox: Path) -> None:
     async def scenario() -> None:
         async with host(tmp_path, busybox) as engine:

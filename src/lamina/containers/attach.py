@@ -7,7 +7,7 @@ and holds nobody up. Standard input goes to the monitor; who attaches before the
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -41,13 +41,12 @@ class AttachSession(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Which streams a client asked for. `history` are lines to deliver first."""
+    """Which streams a client asked for, and whether from the start of the run or from now on."""
 
     stdin: bool = False
     stdout: bool = True
     stderr: bool = True
     from_start: bool = True
-    history: tuple[LogEntry, ...] = ()
 
 
 class ContainerAttach:
@@ -65,6 +64,8 @@ class ContainerAttach:
         self._reader: JournalReader | None = None
         self._packets: asyncio.Queue[Output | None] | None = None
         self._known = asyncio.Event()
+        self.history: Sequence[LogEntry] = ()
+        """Lines to deliver first."""
         self._closed = False
         self._present_only = False
 
@@ -73,9 +74,7 @@ class ContainerAttach:
         self._run = run
         if self._wanted.stdout or self._wanted.stderr:
             if run.journal_fd >= 0:
-                self._reader = JournalReader(run.journal_fd)
-                if not self._wanted.from_start:
-                    self._reader.skip_to_end()
+                self._reader = run.reader(from_start=self._wanted.from_start)
             else:
                 self._packets = run.listen()
         self._known.set()
@@ -89,7 +88,7 @@ class ContainerAttach:
         self._present_only = True
 
     async def output(self) -> AsyncIterator[Output]:
-        for entry in self._wanted.history:
+        for entry in self.history:
             if self._wants(entry.stream):
                 yield entry.stream, entry.data
         await self._known.wait()
@@ -113,6 +112,7 @@ class ContainerAttach:
                 for output in found:
                     yield output
             if ended or self._present_only:
+                run.leave_reader(reader)
                 return
             await run.growth.after(seen)
 
@@ -151,4 +151,6 @@ class ContainerAttach:
             await self.close_stdin()
         self._known.set()
         if self._reader is not None:
+            if self._run is not None:
+                self._run.leave_reader(self._reader)
             await self._workers.call(self._reader.close)

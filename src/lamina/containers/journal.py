@@ -39,6 +39,11 @@ class JournalParser:
     def __init__(self) -> None:
         self._rest = b""
 
+    @property
+    def unread_bytes(self) -> int:
+        """How much of what was fed is no whole line yet."""
+        return len(self._rest)
+
     def feed(self, raw: bytes) -> list[Piece]:
         """The pieces that are complete now. A broken line (a full disk cut it) is skipped."""
         lines = (self._rest + raw).split(b"\n")
@@ -63,6 +68,11 @@ class JsonLines:
         self._pending = {STDOUT: b"", STDERR: b""}
         self._times = {STDOUT: b"", STDERR: b""}
         self._attrs = f',"attrs":{attrs}' if attrs else ""
+
+    @property
+    def holds_nothing(self) -> bool:
+        """Whether no line waits for its end."""
+        return not (self._pending[STDOUT] or self._pending[STDERR])
 
     def feed(self, pieces: list[Piece]) -> list[bytes]:
         """The lines that are complete now: ended by a newline, or cut at 16 KiB."""

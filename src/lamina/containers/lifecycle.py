@@ -19,7 +19,7 @@ from typing import Protocol, TypeVar
 
 from lamina.clock import Clock, rfc3339
 from lamina.containers.attach import ContainerAttach, Wanted
-from lamina.containers.logfile import JournalPump, journals, json_log, new_journal
+from lamina.containers.logfile import JournalPump, Mark, journals, json_log, new_journal
 from lamina.containers.record import Container
 from lamina.containers.runs import JournalWatch, Run
 from lamina.containers.runtime import Ended, Launch, Launched, Runtime
@@ -207,6 +207,7 @@ class Lifecycle:
             container.id,
             launched.monitor,
             journal_fd=pump.journal_fd if pump else -1,
+            start=pump.start if pump else Mark(0, 0),
             tty=boolean(container.config, "Tty"),
             attached=launched.attached,
             stdin_once=boolean(container.config, "StdinOnce"),
@@ -248,6 +249,9 @@ class Lifecycle:
                 seen, ended = run.growth.count, run.ended
                 if await self._workers.call(_advance, pump):
                     run.logged.happened()
+                    mark = pump.mark()
+                    if mark is not None and run.may_begin_at(mark):
+                        await self._workers.call(pump.free_before, mark)
                     continue
                 if ended:
                     return

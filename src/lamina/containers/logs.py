@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lamina.containers.journal import LogEntry, parse_json_line
-from lamina.containers.logfile import journal_offset, journals, json_log
+from lamina.containers.logfile import json_log
 
 _BLOCK_BYTES = 256 << 10
 _MAX_ROTATED = 1000
@@ -112,15 +112,13 @@ def _tail_offset(fd: int, size: int, lines: int) -> tuple[int, int]:
     return (found + 1 if size else 0), 0
 
 
-def before_this_run(directory: Path, container_id: str) -> tuple[LogEntry, ...]:
-    """What earlier runs wrote: all of the log when nothing runs, else up to where this run's journal begins."""
-    running = journals(directory)
+def entries_before(directory: Path, container_id: str, log_bytes: int | None) -> tuple[LogEntry, ...]:
+    """The log up to a place in its current part (None: all of it)."""
     try:
-        raw = json_log(directory, container_id).read_bytes()
+        with json_log(directory, container_id).open("rb") as file:
+            raw = file.read() if log_bytes is None else file.read(log_bytes)
     except FileNotFoundError:
         raw = b""
-    if running:
-        raw = raw[: journal_offset(running[-1])]
     return tuple(_entries(_rotated_lines(json_log(directory, container_id)) + raw.splitlines()))
 
 

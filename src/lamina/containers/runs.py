@@ -6,6 +6,7 @@ import asyncio
 import socket
 from pathlib import Path
 
+from lamina.containers.logfile import JournalReader, Mark
 from lamina.errors import Unavailable
 from lamina.ids import ContainerId
 from lamina.kernel import pidfd
@@ -84,6 +85,7 @@ class Run:
         monitor: Monitor,
         *,
         journal_fd: int,
+        start: Mark,
         tty: bool,
         attached: socket.socket | None,
         stdin_once: bool,
@@ -91,6 +93,8 @@ class Run:
         self.container_id = container_id
         self.monitor = monitor
         self.journal_fd = journal_fd
+        self.start = start
+        self._readers: set[JournalReader] = set()
         self.tty = tty
         self.stdin_once = stdin_once
         self.attached = attached
@@ -157,6 +161,25 @@ class Run:
                 turn.cancel()
         finally:
             loop.remove_writer(fd)
+
+    def reader(self, *, from_start: bool) -> JournalReader:
+        """One more reader of the journal: from its start (what `start` says), or of what comes from now on."""
+        reader = JournalReader(self.journal_fd, self.start.journal)
+        if not from_start:
+            reader.skip_to_end()
+        self._readers.add(reader)
+        return reader
+
+    def leave_reader(self, reader: JournalReader) -> None:
+        """The reader wants nothing more. Again is fine."""
+        self._readers.discard(reader)
+
+    def may_begin_at(self, mark: Mark) -> bool:
+        """Whether every reader is past this place; then later ones begin there, and what is before may go."""
+        if any(reader.at < mark.journal for reader in self._readers):
+            return False
+        self.start = mark
+        return True
 
     def listen(self) -> asyncio.Queue[tuple[int, bytes] | None]:
         """For a run without journal: output from now on; None at the end."""

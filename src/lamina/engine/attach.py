@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lamina.containers.attach import AttachSession, Wanted
-from lamina.containers.journal import LogEntry
 from lamina.containers.lifecycle import Lifecycle
-from lamina.containers.logs import before_this_run
+from lamina.containers.logs import entries_before
 from lamina.containers.state import Status
 from lamina.containers.store import ContainerStore
 from lamina.errors import Conflict
@@ -37,19 +36,20 @@ class Attach:
         container = self.store.resolve(ref)
         if container.state.status is Status.PAUSED:
             raise Conflict(f"container {container.id} is paused, unpause the container before attach")
-        history: tuple[LogEntry, ...] = ()
-        if logs:
-            directory = self.store.directory(container.id)
-            history = await self.workers.call(before_this_run, directory, container.id)
-        running = self.lifecycle.run_of(container) is not None
+        run = self.lifecycle.run_of(container)
+        running = run is not None
         wanted = Wanted(
             stdin=stdin and boolean(container.config, "OpenStdin"),
             stdout=stdout,
             stderr=stderr,
             from_start=logs or not running,
-            history=history,
         )
+        # Where the session begins in the journal is where its history ends: nothing may come in between.
+        ends = run.start.log if run is not None else None
         session = self.lifecycle.attach(container, wanted)
+        if logs:
+            directory = self.store.directory(container.id)
+            session.history = await self.workers.call(entries_before, directory, container.id, ends)
         if not stream and not running:
             session.cancel()
         elif not stream:

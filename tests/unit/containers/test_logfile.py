@@ -1,12 +1,13 @@
 """The pump continues exactly where a killed daemon stopped, wherever that was."""
 
+import json
 from pathlib import Path
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.unit.containers.test_journal import recorded
 
-from lamina.containers.logfile import JournalPump, JournalReader, journals, json_log, new_journal
+from lamina.containers.logfile import JournalPump, JournalReader, Mark, journals, json_log, new_journal
+from tests.unit.containers.test_journal import recorded
 
 CHUNKS = [(1, b"one\ntwo "), (2, b"err"), (1, b"rest\nlast"), (2, b" more\n"), (1, bytes(range(256)) * 100)]
 
@@ -66,6 +67,45 @@ def test_advancing_follows_a_journal_that_grows(tmp_path: Path) -> None:
     pump.close()
     journal.write_bytes(raw)
     assert log.read_bytes() == pumped(journal, tmp_path / "again")
+
+
+def grown(journal: Path, log: Path) -> JournalPump:
+    pump = JournalPump(journal, log, long_bytes=100_000)
+    while pump.advance():
+        pass
+    return pump
+
+
+def test_a_long_journal_is_freed_and_a_killed_daemon_continues_behind_the_hole(tmp_path: Path) -> None:
+    journal, log = tmp_path / "journal-0", tmp_path / "log"
+    first = recorded([(1, b"%d\n" % number) for number in range(10_000)])
+    journal.write_bytes(first)
+    pump = grown(journal, log)
+    mark = pump.mark()
+    assert mark == Mark(len(first), log.stat().st_size)
+    blocks = journal.stat().st_blocks
+    pump.free_before(mark)
+    assert journal.stat().st_blocks < blocks
+    assert pump.mark() is None
+    with journal.open("ab") as file:
+        file.write(recorded([(1, b"next\n"), (2, b"unended")]))
+    pump.advance()
+    pump.close()  # killed here
+
+    again = JournalPump(journal, log)
+    assert again.start == mark
+    assert JournalReader(again.journal_fd, again.start.journal).read() == [(1, b"next\n"), (2, b"unended")]
+    again.finish()
+    again.close()
+    shown = [json.loads(line)["log"] for line in log.read_bytes().splitlines()]
+    assert shown == [f"{number}\n" for number in range(10_000)] + ["next\n", "unended"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["log"]
+
+
+def test_no_place_is_marked_inside_a_line(tmp_path: Path) -> None:
+    journal = tmp_path / "journal-0"
+    journal.write_bytes(recorded([(1, b"x" * 100 + b"\n")] * 2000 + [(2, b"unended")]))
+    assert grown(journal, tmp_path / "log").mark() is None
 
 
 def test_a_reader_joins_neighbours_and_outlives_the_file(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lamina.containers.logfile import json_log
-from lamina.containers.logs import LogReader, before_this_run, sortable, sortable_ns
+from lamina.containers.logs import LogReader, entries_before, sortable, sortable_ns
 
 
 def line(text: str) -> bytes:
@@ -65,11 +65,11 @@ def test_a_log_that_does_not_exist_yet_is_empty_and_then_is_not(tmp_path: Path) 
     assert read_all(reader) == ["1"]
 
 
-def test_what_earlier_runs_wrote_ends_where_the_journal_begins(tmp_path: Path) -> None:
+def test_the_log_up_to_a_place(tmp_path: Path) -> None:
+    assert entries_before(tmp_path, "c", None) == ()
     json_log(tmp_path, "c").write_bytes(line("1") + line("2"))
-    assert [entry.data for entry in before_this_run(tmp_path, "c")] == [b"1\n", b"2\n"]
-    (tmp_path / f"journal-{len(line('1'))}").touch()
-    assert [entry.data for entry in before_this_run(tmp_path, "c")] == [b"1\n"]
+    assert [entry.data for entry in entries_before(tmp_path, "c", None)] == [b"1\n", b"2\n"]
+    assert [entry.data for entry in entries_before(tmp_path, "c", len(line("1")))] == [b"1\n"]
 
 
 def test_times_sort_as_text() -> None:
