@@ -22,7 +22,6 @@ from lamina.oci.digest import ImageId
 from lamina.storage.mounting import Mounts
 from lamina.storage.select import choose_driver
 from lamina.volumes.store import VolumeStore
-from lamina.volumes.store import VolumeStore
 from lamina.workers import Workers
 
 RUN: JsonObject = {"Cmd": ["sh"], "Env": ["PATH=/bin"], "Labels": {"made": "here"}, "WorkingDir": "/w"}
@@ -58,7 +57,6 @@ class Stores:
         self.tags = TagStore(self.root / "repositories.json")
         self.tags.load()
         self.containers = ContainerStore(self.root / "containers", self.driver_name)
-        self.volumes = VolumeStore(self.root / "volumes")
         self.volumes = VolumeStore(self.root / "volumes")
         self.volumes.open()
         self.workers = Workers(4)
