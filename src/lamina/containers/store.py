@@ -28,6 +28,7 @@ HOST_CONFIG = "hostconfig.json"
 MAX_RECORD_BYTES = 8 << 20
 _ID = re.compile(r"[0-9a-f]{64}")
 _TEMPORARY = re.compile(r"\.tmp-.*")
+_STAGED = ".new-"
 
 
 class ContainerStore:
@@ -54,6 +55,9 @@ class ContainerStore:
         """
         warnings: list[str] = []
         for name in sorted(os.listdir(self._directory)):
+            if name.startswith(_STAGED):
+                shutil.rmtree(self._directory / name)  # a create that was interrupted
+                continue
             if not _ID.fullmatch(name):
                 continue
             try:
@@ -166,17 +170,8 @@ class ContainerStore:
         with self._lock:
             reserved_before = self._names.get(container.name) == container.id
             self.reserve_name(container.name, container.id)
-        directory = self.directory(container.id)
         try:
-            self._make_directory(directory)
-            try:
-                self.save(container)
-                durable.fsync_dir(self._directory)
-            except BaseException:
-                self._writing.pop(container.id, None)
-                self._host_config_on_disk.pop(container.id, None)
-                shutil.rmtree(directory)
-                raise
+            self._write_directory(container)
         except BaseException:
             if not reserved_before:
                 self.release_name(container.name)
@@ -184,14 +179,24 @@ class ContainerStore:
         with self._lock:
             self._by_id[container.id] = container
 
-    @staticmethod
-    def _make_directory(directory: Path) -> None:
-        try:
-            directory.mkdir(0o710)
-        except FileExistsError as error:
-            raise AlreadyExists(f"container directory {directory} exists") from error
-        directory.chmod(0o710)
-        (directory / "checkpoints").mkdir(0o700)
+    def _write_directory(self, container: Container) -> None:
+        """Write the directory under another name, then rename: half the waiting for the disk of saving in place."""
+        directory, staged = self.directory(container.id), self._directory / f"{_STAGED}{container.id}"
+        if directory.exists():
+            raise AlreadyExists(f"container directory {directory} exists")
+        config, host_config = encode_config_v2(container), encode_host_config(container)
+        with contextlib.ExitStack() as undo:
+            staged.mkdir(0o710)
+            undo.callback(shutil.rmtree, staged)
+            staged.chmod(0o710)
+            (staged / "checkpoints").mkdir(0o700)
+            durable.write_new_file(staged / HOST_CONFIG, host_config)
+            durable.write_new_file(staged / CONFIG, config)
+            durable.fsync_dir(staged)
+            staged.rename(directory)
+            undo.pop_all()
+        durable.fsync_dir(self._directory)
+        self._host_config_on_disk[container.id] = hash(host_config)
 
     def save(self, container: Container) -> None:
         """Write the record; when this returns it is on disk."""

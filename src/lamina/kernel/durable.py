@@ -24,6 +24,21 @@ def write_file_lazy(path: Path, data: bytes, mode: int = 0o600) -> None:
     _replace(path, data, mode, sync=False)
 
 
+def write_new_file(path: Path, data: bytes, mode: int = 0o600) -> None:
+    """Write a file that is not there yet, its content on disk; for a staged directory that is synced as a whole.
+
+    Raises:
+        FileExistsError: it is there.
+    """
+    fd = os.open(path, _CREATE, 0o600)
+    try:
+        _write_all(fd, data)
+        os.fchmod(fd, mode)
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
 def fsync_dir(path: Path) -> None:
     """Put the names in this directory on disk."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -209,3 +209,12 @@ def test_many_threads_save_one_container(store):
     again, warnings = reopened(store)
     assert warnings == []
     assert len(again.all()) == 1
+
+
+def test_a_staged_directory_of_an_interrupted_create_is_swept(store):
+    staged = store.directory(ContainerId(f".new-{ID_A}"))
+    staged.mkdir()
+    (staged / "config.v2.json").write_bytes(b"{}")
+    _, warnings = reopened(store)
+    assert warnings == []
+    assert not staged.exists()
