@@ -15,6 +15,7 @@ from lamina.ids import new_container_id
 from lamina.images.store import ImageStore
 from lamina.images.tags import TagStore
 from lamina.jsonvalue import JsonObject
+from lamina.kernel.mounts import mount_table, unmount
 from lamina.layers.init import init_layer
 from lamina.layers.store import LayerStore
 from lamina.oci.config import encode_config
@@ -107,6 +108,9 @@ class Stores:
         self.publish("container", action, container.id, more)
 
     def close(self) -> None:
+        for entry in reversed(mount_table()):  # what a test that failed half way left
+            if entry.target.startswith(f"{self.root}/"):
+                unmount(Path(entry.target), detach=True)
         for name in self.layers.rw_names():
             self.layers.remove_rw(name)
         self.volumes.close()
