@@ -12,47 +12,28 @@ import calendar
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Coroutine, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol, TypeVar
 
 from lamina.clock import Clock, rfc3339
+from lamina.containers import launching
 from lamina.containers.attach import ContainerAttach, Wanted
-from lamina.containers.logfile import JournalPump, Mark, journals, json_log, new_journal
+from lamina.containers.launching import KILL_PATIENCE_S, SIGKILL, Launcher, Resources
+from lamina.containers.logfile import JournalPump, Mark
 from lamina.containers.record import Container
 from lamina.containers.runs import JournalWatch, Run
-from lamina.containers.runtime import Ended, Launch, Launched, Runtime
+from lamina.containers.runtime import Ended, Launched, Runtime
 from lamina.containers.state import Event, Status, advance
 from lamina.containers.store import ContainerStore
 from lamina.errors import CommandNotExecutable, CommandNotFound, Conflict, LaminaError, NotModified, ProcessFailed
 from lamina.ids import ContainerId
-from lamina.jsonvalue import JsonObject, boolean, mapping, string_map, text
-from lamina.kernel import pidfd
+from lamina.jsonvalue import boolean, string_map, text
 from lamina.workers import Workers
 
 T = TypeVar("T")
 
-SIGKILL = 9
 _LOG = logging.getLogger(__name__)
-_KILL_PATIENCE_S = 30.0
-_MONITOR_LOST = 137
-
-
-class Resources(Protocol):
-    """What a container needs around its process (blocking)."""
-
-    def acquire(self, container: Container) -> JsonObject:
-        """Mount, join, prepare; returns the runtime spec. On error nothing stays acquired."""
-
-    def adopt(self, container: Container) -> None:
-        """An earlier daemon acquired this: `release` will give it back."""
-
-    def release(self, container: Container) -> None:
-        """The process is gone: unmount, leave. Again is fine."""
-
-    def discard(self, container: Container, *, volumes: bool) -> None:
-        """The container is being removed: its writable layer, and its anonymous volumes if so asked."""
 
 
 class EventSink(Protocol):
@@ -94,6 +75,7 @@ class Lifecycle:
         self._store = store
         self._runtime = runtime
         self._resources = resources
+        self._launcher = Launcher(store, runtime, resources, clock)
         self._events = events
         self._workers = workers
         self._clock = clock
@@ -136,7 +118,7 @@ class Lifecycle:
         async with self._workers.holding(container.id):
             following = advance(container.state.status, Event.START, container.id)
             try:
-                launched, pump = await self._workers.call(self._launch, container)
+                launched, pump = await self._workers.call(self._launcher.launch, container)
             except (LaminaError, OSError) as error:
                 failure = error if isinstance(error, LaminaError) else ProcessFailed(f"container start failed: {error}")
                 await self._start_failed(container, failure)
@@ -146,44 +128,6 @@ class Lifecycle:
                 return
         await self._auto_remove(container)
         raise failure
-
-    def _launch(self, container: Container) -> tuple[Launched, JournalPump | None]:
-        """Blocking: everything between the request and a running command, in one go."""
-        directory = self._store.directory(container.id)
-        self._finish_journals(container)
-        self._runtime.delete(container.id)
-        spec = self._resources.acquire(container)
-        pump: JournalPump | None = None
-        try:
-            journal: Path | None = None
-            if text(mapping(container.host_config, "LogConfig"), "Type") != "none":
-                journal = new_journal(directory, container.id)
-                pump = JournalPump(journal, json_log(directory, container.id))
-                container.log_path = str(json_log(directory, container.id))
-            launched = self._runtime.launch(
-                Launch(
-                    container.id,
-                    spec,
-                    journal,
-                    terminal=boolean(container.config, "Tty"),
-                    open_stdin=boolean(container.config, "OpenStdin"),
-                    stdin_once=boolean(container.config, "StdinOnce"),
-                )
-            )
-        except BaseException:
-            if pump is not None:
-                pump.finish()
-                pump.close()
-            self._resources.release(container)
-            raise
-        return launched, pump
-
-    def _finish_journals(self, container: Container) -> None:
-        directory = self._store.directory(container.id)
-        for journal in journals(directory):
-            pump = JournalPump(journal, json_log(directory, container.id))
-            pump.finish()
-            pump.close()
 
     def _started(self, container: Container, status: Status, launched: Launched, pump: JournalPump | None) -> None:
         state = container.state
@@ -247,7 +191,7 @@ class Lifecycle:
         try:
             while True:
                 seen, ended = run.growth.count, run.ended
-                if await self._workers.call(_advance, pump):
+                if await self._workers.call(launching.advance, pump):
                     run.logged.happened()
                     mark = pump.mark()
                     if mark is not None and run.may_begin_at(mark):
@@ -261,27 +205,14 @@ class Lifecycle:
 
     async def _settle(self, container: Container, run: Run, pump: JournalPump | None) -> None:
         async with self._workers.holding(container.id):
-            ended = await self._workers.call(self._collect, container, run, pump)
+            ended = await self._workers.call(self._launcher.collect, container, run.monitor, pump)
             self._exited(container, run, ended)
             run.close()
             if pump is not None:
                 pump.close()
             if not self._removes_itself(container):
-                await self._workers.call(self._clean_up, container)
+                await self._workers.call(self._launcher.clean_up, container)
         await self._auto_remove(container)
-
-    def _collect(self, container: Container, run: Run, pump: JournalPump | None) -> Ended:
-        """Blocking: how it ended, with the log written out."""
-        if pump is not None:
-            _finish(pump)
-        ended = self._runtime.ended(container.id)
-        if ended is not None:
-            return ended
-        # No exit file: somebody killed the monitor. What it watched is our child now and unwatched: end it.
-        run.signal(SIGKILL)
-        pidfd.wait_ended(run.monitor.init_pidfd, _KILL_PATIENCE_S)
-        pidfd.reap(run.monitor.init_pidfd)
-        return Ended(_MONITOR_LOST, self._clock.now_ns())
 
     def _exited(self, container: Container, run: Run | None, ended: Ended) -> None:
         """Record the end and tell everybody. Nothing waits for the disk here: a restart finds the same again."""
@@ -301,30 +232,16 @@ class Lifecycle:
             run.logged.happened()
         self._answer(self._exits, container)
 
-    def _clean_up(self, container: Container) -> None:
-        """Blocking: the traces of an ended run go; what fails is logged and tried again at the next start."""
-        works: tuple[Callable[[], None], ...] = (
-            lambda: self._resources.release(container),
-            lambda: self._store.save_lazy(container),
-            # Last: while the exit file is there, a daemon that dies now finds the exit code again.
-            lambda: self._runtime.delete(container.id),
-        )
-        for work in works:
-            try:
-                work()
-            except (LaminaError, OSError) as error:
-                _LOG.warning("cleaning up behind container %s: %s", container.id[:12], error)
-
     async def settle_ended(self, container: Container) -> None:
         """A container that ended while no daemon was there: finish its log, record its exit, clean up."""
         async with self._workers.holding(container.id):
             self._resources.adopt(container)
-            await self._workers.call(self._finish_journals, container)
+            await self._workers.call(self._launcher.finish_journals, container)
             ended = await self._workers.call(self._runtime.ended, container.id)
             # Nobody recorded it: the host went down with it. 255 is what Docker says then.
             self._exited(container, None, ended or Ended(255, self._clock.now_ns()))
             if not self._removes_itself(container):
-                await self._workers.call(self._clean_up, container)
+                await self._workers.call(self._launcher.clean_up, container)
         await self._auto_remove(container)
 
     # -- signals -----------------------------------------------------------------------------------------------
@@ -338,7 +255,7 @@ class Lifecycle:
             container.has_been_manually_stopped = True
         await self.whole(self._signal(container, run, number))
         if number == SIGKILL:
-            await self._await_settled(container, run, _KILL_PATIENCE_S)
+            await self._await_settled(container, run, KILL_PATIENCE_S)
 
     async def _signal(self, container: Container, run: Run, number: int) -> None:
         run.signal(number)
@@ -367,7 +284,7 @@ class Lifecycle:
                 await run.settled.wait()
         except TimeoutError:
             await self._signal(container, run, SIGKILL)
-            await self._await_settled(container, run, _KILL_PATIENCE_S)
+            await self._await_settled(container, run, KILL_PATIENCE_S)
         self.tell(container, "stop")
 
     @staticmethod
@@ -497,16 +414,9 @@ class Lifecycle:
         if text(container.host_config, "PidMode"):
             # Without a process namespace of its own, processes may be left that use its files: they go first.
             await delete
-            await self._workers.call(self._erase_files, container, volumes=volumes)
+            await self._workers.call(self._launcher.erase, container, volumes=volumes)
             return
-        await asyncio.gather(delete, self._workers.call(self._erase_files, container, volumes=volumes))
-
-    def _erase_files(self, container: Container, *, volumes: bool) -> None:
-        """Blocking."""
-        self._store.save_lazy(container)
-        self._resources.release(container)
-        self._resources.discard(container, volumes=volumes)
-        self._store.forget(container)
+        await asyncio.gather(delete, self._workers.call(self._launcher.erase, container, volumes=volumes))
 
     # -- everything else ---------------------------------------------------------------------------------------
 
@@ -547,22 +457,6 @@ class Lifecycle:
                 live.pump.close()
         self._live.clear()
         self._watch.close()
-
-
-def _advance(pump: JournalPump) -> bool:
-    """A log that cannot be written (disk full) must not stop the container; the journal keeps everything."""
-    try:
-        return pump.advance()
-    except OSError as error:
-        _LOG.warning("a container's log cannot be written, it stays in its journal: %s", error)
-        return False
-
-
-def _finish(pump: JournalPump) -> None:
-    try:
-        pump.finish()
-    except OSError as error:
-        _LOG.warning("a container's log cannot be written, it stays in its journal: %s", error)
 
 
 def _failure_code(error: LaminaError) -> int:

@@ -6,7 +6,8 @@ import contextlib
 from dataclasses import dataclass
 
 from lamina.containers.execs import Execs
-from lamina.containers.lifecycle import SIGKILL, Lifecycle
+from lamina.containers.launching import SIGKILL
+from lamina.containers.lifecycle import Lifecycle
 from lamina.containers.record import Container
 from lamina.containers.state import Status
 from lamina.containers.store import ContainerStore

@@ -27,7 +27,6 @@ from lamina.programs.oci_runtime import OciRuntime
 
 STDIN_PACKET_BYTES = 16 << 10
 _MAX_WINDOW = 1000
-_ENV_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _CREATE_S = 120.0
 
 
@@ -127,7 +126,7 @@ class Conmon:
         scratch = os.fspath(self._scratch)
         return {
             "_OCI_SYNCPIPE": str(sync_fd),
-            "PATH": os.environ.get("PATH", _ENV_PATH),
+            "PATH": programs.search_path(),
             "TMPDIR": scratch if len(scratch) < 80 else "/tmp",
         }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Sequence
 
 from lamina.errors import InvalidArgument
@@ -17,7 +16,7 @@ def listing(args: Sequence[str]) -> str:
         Unsupported: ps is not installed.
     """
     # As wide as it gets: people look for whole command lines, and ps would cut them at 80.
-    environment = {"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "COLUMNS": "32767"}
+    environment = {"PATH": programs.search_path(), "COLUMNS": "32767"}
     return programs.run(("ps", *args), timeout=30, env=environment).stdout.decode(errors="replace")
 
 

@@ -201,6 +201,11 @@ def installed(program: str) -> Path | None:
     return Path(found) if found else None
 
 
+def search_path() -> str:
+    """Where programs are looked for: the PATH of what we start with an environment of its own."""
+    return os.environ.get("PATH", _SEARCH)
+
+
 def require(program: str) -> Path:
     """Where the program is. Raises Unsupported, naming the package, when it is not installed."""
     found = installed(program)
