@@ -11,6 +11,7 @@ import errno
 import hashlib
 import os
 import queue
+import stat
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -245,10 +246,10 @@ def directory_bytes(directory: Path) -> int:
     """Sum of the sizes of everything that is no directory, each inode once."""
     seen: set[int] = set()
     total = 0
-    for _, _, files, fd in os.fwalk(directory):
-        for name in files:
+    for _, directories, files, fd in os.fwalk(directory):
+        for name in directories + files:  # symlinks to directories are among the directories
             found = os.stat(name, dir_fd=fd, follow_symlinks=False)
-            if found.st_ino not in seen:
+            if not stat.S_ISDIR(found.st_mode) and found.st_ino not in seen:
                 total += found.st_size
                 if found.st_nlink > 1:
                     seen.add(found.st_ino)
