@@ -26,6 +26,7 @@ from lamina.storage.overlay2.probe import Features, probe
 from lamina.storage.overlay2.records import (
     PROBE_PREFIXES,
     Record,
+    drop_leftovers,
     link_place,
     lower_directories,
     read_record,
@@ -63,6 +64,7 @@ class Overlay2:
         self._always_relative = re.search(r"[,:\\]", self._path) is not None  # overlay's own separators
         self._lock = threading.Lock()
         self._records = read_records(self._path)
+        drop_leftovers(self._path, self._records)
         self._children: dict[str, set[CacheId]] = {}  # link of the parent → its children
         for record in self._records.values():
             self._note_parent(record)
@@ -245,7 +247,7 @@ class Overlay2:
         record = self._find(cache_id)
         if record is None:
             raise NoSuchLayer(f"no such layer in overlay2: {cache_id}")
-        if record.lower and not links.is_lower(record.lower):
+        if not record.sound:
             raise CorruptRecord(f"the file {self._path}/{cache_id}/lower is damaged")
         return record
 

@@ -6,24 +6,31 @@ empty file once the layer is sealed, `merged/` only while mounted.
 
 from __future__ import annotations
 
+import errno
 import os
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 from lamina.ids import CacheId
-from lamina.storage.overlay2.links import LINK_DIR, is_link
+from lamina.rootfs.remove import remove_tree
+from lamina.storage.overlay2.links import LINK_DIR, is_link, is_lower
 
 _LONGEST = 8192
 
 
 @dataclass(slots=True)
 class Record:
-    """One layer as its files tell it. `link` is empty when a crash lost it; `lower` is empty for a base layer."""
+    """One layer as its files tell it. `link` is empty when a crash lost it; `lower` is empty for a base layer.
+
+    `sound` is false when a crash left half of `lower`: such a layer can only be removed.
+    """
 
     cache_id: CacheId
     link: str
     lower: str
     sealed: bool
+    sound: bool = True
 
 
 def read_record(home: str, cache_id: CacheId) -> Record | None:
@@ -34,8 +41,9 @@ def read_record(home: str, cache_id: CacheId) -> Record | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     try:
-        link = _text(fd, "link")
-        return Record(cache_id, link if is_link(link) else "", _text(fd, "lower"), _exists(fd, "committed"))
+        link, lower = _text(fd, "link"), _text(fd, "lower")
+        sound = not lower or is_lower(lower)
+        return Record(cache_id, link if is_link(link) else "", lower, _exists(fd, "committed"), sound)
     finally:
         os.close(fd)
 
@@ -55,6 +63,18 @@ def read_records(home: str) -> dict[CacheId, Record]:
     if lost:
         _find_links(home, lost)
     return found
+
+
+def drop_leftovers(home: str, present: Collection[CacheId]) -> None:
+    """Remove what a crash left: short names of layers that are gone, and our own probes' directories."""
+    links = os.path.join(home, LINK_DIR)
+    for name in os.listdir(links):
+        layer, _, last = _target(os.path.join(links, name)).removeprefix("../").partition("/")
+        if last == "diff" and layer not in present:
+            os.unlink(os.path.join(links, name))
+    for name in os.listdir(home):
+        if name.startswith("lamina-probe-"):
+            remove_tree(Path(home, name))
 
 
 PROBE_PREFIXES = ("check-overlayfs-support", "opaque-bug-check", "metacopy-check", "userxattr-check", "lamina-probe-")
@@ -105,5 +125,15 @@ def _find_links(home: str, lost: list[Record]) -> None:
     wanted = {f"../{record.cache_id}/diff": record for record in lost}
     links = os.path.join(home, LINK_DIR)
     for name in os.listdir(links):
-        if is_link(name) and (record := wanted.get(os.readlink(os.path.join(links, name)))) is not None:
+        if is_link(name) and (record := wanted.get(_target(os.path.join(links, name)))) is not None:
             record.link = name
+
+
+def _target(path: str) -> str:
+    """Where a symlink points; empty for anything else."""
+    try:
+        return os.readlink(path)
+    except OSError as error:
+        if error.errno == errno.EINVAL:
+            return ""
+        raise

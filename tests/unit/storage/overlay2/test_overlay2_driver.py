@@ -181,6 +181,17 @@ class TestAfterACrash:
         for name in ("check-overlayfs-support123", "lamina-probe-x"):
             (tmp_path / "overlay2" / name).mkdir()
         assert Overlay2(tmp_path).cache_ids() == {BASE, CHILD}
+        assert not (tmp_path / "overlay2/lamina-probe-x").exists(), "ours is ours to clean"
+        assert (tmp_path / "overlay2/check-overlayfs-support123").exists(), "dockerd's is not"
+
+    def test_short_names_of_layers_that_are_gone_are_dropped(self, driver: Overlay2, tmp_path: Path) -> None:
+        links = tmp_path / "overlay2/l"
+        before = set(os.listdir(links))
+        (links / ("Z" * 26)).symlink_to("../gone/diff")
+        (links / "strange").symlink_to("/elsewhere")
+        (links / "file").touch()
+        Overlay2(tmp_path)
+        assert set(os.listdir(links)) == {*before, "strange", "file"}
 
     def test_a_layer_made_behind_our_back_is_found(self, driver: Overlay2, tmp_path: Path) -> None:
         Overlay2(tmp_path).create(RW, BASE)
