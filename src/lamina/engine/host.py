@@ -64,6 +64,9 @@ class HostView:
     cpus: int
     memory_bytes: int
     forwards_ipv4: bool
+    filters_bridged_ipv4: bool
+    """Packets between ports of one bridge pass the packet filter."""
+    filters_bridged_ipv6: bool
     has_seccomp: bool
     open_files: int
 
@@ -82,6 +85,8 @@ def look() -> HostView:
         cpus=len(os.sched_getaffinity(0)),
         memory_bytes=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
         forwards_ipv4=_text("/proc/sys/net/ipv4/ip_forward") == "1",
+        filters_bridged_ipv4=_text("/proc/sys/net/bridge/bridge-nf-call-iptables") == "1",
+        filters_bridged_ipv6=_text("/proc/sys/net/bridge/bridge-nf-call-ip6tables") == "1",
         has_seccomp="\nSeccomp:" in _text("/proc/self/status"),
         open_files=len(os.listdir("/proc/self/fd")),
     )

@@ -48,6 +48,8 @@ class Info:
             },
             **self._limits(),
             "IPv4Forwarding": host.forwards_ipv4,
+            "BridgeNfIptables": host.filters_bridged_ipv4,
+            "BridgeNfIp6tables": host.filters_bridged_ipv6,
             "Debug": self.facts.debug,
             "NFd": host.open_files,
             "NGoroutines": 0,

@@ -233,6 +233,7 @@ GONE: tuple[Change, ...] = (
     Change(_v(44), Body.IMAGE_SUMMARY, without("VirtualSize")),
     Change(_v(44), Body.IMAGE_INSPECT, without("VirtualSize")),
     Change(_v(45), Body.IMAGE_INSPECT, without("Container", "ContainerConfig")),
+    Change(_v(50), Body.ENGINE, without("BridgeNfIptables", "BridgeNfIp6tables")),
 )
 """What verbs may still tell and newer clients do not see."""
 
