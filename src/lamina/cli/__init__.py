@@ -1,1 +1,1 @@
-"""The command line client (async-free: it speaks HTTP to the daemon and draws)."""
+"""The command line client: docker's grammar over the Engine API (blocking; it imports as little as a command needs)."""

@@ -1,1 +1,1 @@
-"""The command line client (async-free: it speaks HTTP to the daemon and draws)."""
+"""The commands, a family per module; each is imported only when it is called."""

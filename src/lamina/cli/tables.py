@@ -1,0 +1,161 @@
+"""Tables, sizes, times and ids as people read them (pure, but for the width of the terminal, which is given)."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from lamina.cli.templates import Template, show, unescape
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+SHORT = 12
+
+
+def harmless(text: str) -> str:
+    """Text from an image or container, without what a terminal would obey."""
+    return _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", text).replace("\n", "\\n").replace("\t", "\\t")
+
+
+def short_id(identity: str) -> str:
+    """The first twelve digits, without an algorithm."""
+    return identity.removeprefix("sha256:")[:SHORT]
+
+
+def size(count: float, *, binary: bool = False) -> str:
+    """Bytes with three significant digits: `1.24MB`, or `64MiB`."""
+    step, units = (1024, ("B", "KiB", "MiB", "GiB", "TiB")) if binary else (1000, ("B", "kB", "MB", "GB", "TB"))
+    value = float(count)
+    for unit in units:
+        if value < step or unit == units[-1]:
+            return f"{value:.3g}{unit}" if value < 1000 else f"{value:.0f}{unit}"
+        value /= step
+    raise AssertionError("unreachable")
+
+
+def ago(then_s: float, now_s: float) -> str:
+    """`5 minutes ago`."""
+    return f"{duration(now_s - then_s)} ago"
+
+
+def duration(seconds: float) -> str:
+    """A length of time in one unit, as docker says it. Source: docker/go-units HumanDuration."""
+    whole = int(seconds)
+    if whole < 1:
+        return "Less than a second"
+    if whole < 60:
+        return f"{whole} second{'s' if whole != 1 else ''}"
+    minutes = whole // 60
+    if minutes < 60:
+        return "About a minute" if minutes == 1 else f"{minutes} minutes"
+    hours = round(seconds / 3600)
+    for limit, one, many, divisor in (
+        (48, "About an hour", "hours", 1),
+        (24 * 14, "", "days", 24),
+        (24 * 60, "", "weeks", 168),
+    ):
+        if hours < limit:
+            count = hours // divisor
+            return one if one and count == 1 else f"{count} {many}"
+    if hours < 24 * 365 * 2:
+        return f"{hours // (24 * 30)} months"
+    return f"{hours // (24 * 365)} years"
+
+
+def parse_time(text: str) -> float:
+    """Seconds since the epoch of an RFC 3339 time with any number of fraction digits."""
+    whole, _, rest = text.partition(".")
+    if rest:
+        zone = rest.lstrip("0123456789")
+        whole += zone
+    return datetime.fromisoformat(whole.replace("Z", "+00:00")).timestamp()
+
+
+def ellipsis(text: str, limit: int) -> str:
+    """At most `limit` characters, the last a `…` when something was cut."""
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def table(headers: Sequence[str], rows: Sequence[Sequence[str]], width: int = 0) -> list[str]:
+    """Aligned columns, three spaces apart. With a `width` the widest column gives way until a line fits."""
+    cells = [[harmless(cell) for cell in row] for row in rows]
+    widths = [max(len(row[n]) for row in [list(headers), *cells]) for n in range(len(headers))]
+    if width:
+        _shrink(widths, headers, width)
+    lines = []
+    for row in [list(headers), *cells]:
+        fitted = [ellipsis(cell, limit).ljust(limit) for cell, limit in zip(row, widths, strict=True)]
+        lines.append("   ".join(fitted).rstrip())
+    return lines
+
+
+def _shrink(widths: list[int], headers: Sequence[str], width: int) -> None:
+    while sum(widths) + 3 * (len(widths) - 1) > width:
+        widest = max(range(len(widths)), key=lambda n: widths[n] - len(headers[n]))
+        if widths[widest] <= max(len(headers[widest]), 8):
+            return
+        widths[widest] -= 1
+
+
+Columns = Mapping[str, tuple[str, Callable[[Any], str]]]
+"""Field name → (column header, how a row's text is made from the object)."""
+
+
+def listing(
+    objects: Sequence[Any], columns: Columns, shown: Sequence[str], *, template: str | None = None, width: int = 0
+) -> list[str]:
+    """The lines of a listing: a table of the `shown` columns, or whatever `--format` says.
+
+    `template` is `table`, `json`, `table {{…}}`, or a template over the columns' field names.
+
+    Raises:
+        InvalidArgument: an unknown field or function.
+    """
+    if template in (None, "", "table"):
+        rows = [[columns[name][1](item) for name in shown] for item in objects]
+        return table([columns[name][0] for name in shown], rows, width)
+    records = [{name: make(item) for name, (_, make) in columns.items()} for item in objects]
+    assert template is not None
+    if template == "json":
+        template = "{{json .}}"
+    if template.startswith("table "):
+        return _templated_table(template.removeprefix("table ").strip(), columns, records, width)
+    parsed = Template(unescape(template))
+    return [harmless_lines(parsed.render(record)) for record in records]
+
+
+def _templated_table(source: str, columns: Columns, records: Sequence[Mapping[str, str]], width: int) -> list[str]:
+    cells = unescape(source).split("\t")
+    parsed = [Template(cell) for cell in cells]
+    heads = {name: head for name, (head, _) in columns.items()}
+    rows = [[template.render(record) for template in parsed] for record in records]
+    return table([template.render(heads) for template in parsed], rows, width)
+
+
+def harmless_lines(text: str) -> str:
+    """As `harmless`, line ends and tabs kept: a template may make them."""
+    return _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
+
+
+def formatted(value: Any, template: str) -> str:
+    """One object through `--format` of inspect, info, version."""
+    if template == "json":
+        return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    return Template(unescape(template)).render(value)
+
+
+__all__ = [
+    "ago",
+    "duration",
+    "ellipsis",
+    "formatted",
+    "harmless",
+    "listing",
+    "parse_time",
+    "short_id",
+    "show",
+    "size",
+    "table",
+]
