@@ -213,6 +213,7 @@ def complete_host_config(host_config: JsonObject, defaults: Defaults) -> JsonObj
         if found[name] is not None:
             found[name] = from_strings(capabilities.normalise(strings(found, name)))
     _complete_modes(found, defaults)
+    _drop_words_for_nothing(found)
     found["ShmSize"] = found["ShmSize"] or DEFAULT_SHM_BYTES
     if not found.get("Runtime"):
         found = _inserted(found, "Runtime", defaults.runtime, before="ConsoleSize")
@@ -226,6 +227,14 @@ def complete_host_config(host_config: JsonObject, defaults: Defaults) -> JsonObj
     if defaults.init and "Init" not in found:
         found["Init"] = True
     return found
+
+
+def _drop_words_for_nothing(found: JsonObject) -> None:
+    """Older clients always send these numbers; Docker keeps null."""
+    if integer(found, "MemorySwappiness") == -1:
+        found["MemorySwappiness"] = None
+    if integer(found, "PidsLimit") <= 0:
+        found["PidsLimit"] = None
 
 
 def _complete_modes(found: JsonObject, defaults: Defaults) -> None:
