@@ -34,12 +34,17 @@ def main(control_fd: int) -> None:
     os.umask(0)  # this process makes nothing but layers: their modes are exact without a second call
     with socket.socket(fileno=control_fd) as control:
         threading.Thread(target=_die_with_daemon, args=(control,), daemon=True).start()
-        while _wait(control):
-            message, fds, _, _ = socket.recv_fds(control, MAX_MESSAGE_BYTES, 1)
-            if not message:
-                return
-            control.send(ACCEPTED)
-            control.send(_answer(message, fds[0]))
+        serve(control)
+
+
+def serve(control: socket.socket) -> None:
+    """Take jobs from the control socket, one after the other, until it closes or stays quiet."""
+    while _wait(control):
+        message, fds, _, _ = socket.recv_fds(control, MAX_MESSAGE_BYTES, 1)
+        if not message:
+            return
+        control.send(ACCEPTED)
+        control.send(_answer(message, fds[0]))
 
 
 def _wait(control: socket.socket) -> bool:
@@ -60,15 +65,19 @@ def _die_with_daemon(control: socket.socket) -> None:
 def _answer(message: bytes, fd: int) -> bytes:
     try:
         job: JsonObject = json.loads(message)
-        done = _JOBS[text(job, "job")](job, fd)
-    except errors.LaminaError as error:
+        return json.dumps(_JOBS[text(job, "job")](job, fd)).encode()
+    except (errors.LaminaError, OSError, MemoryError, RecursionError) as error:
+        return failure_of(error)
+
+
+def failure_of(error: Exception) -> bytes:
+    """The message that lets the daemon raise the same error."""
+    if isinstance(error, errors.LaminaError):
         return _failure(type(error).__name__, error.message, hint=error.hint)
-    except OSError as error:
+    if isinstance(error, OSError):
         where = error.filename if isinstance(error.filename, str) else ""
         return _failure("OSError", error.strerror or str(error), number=error.errno or 0, hint=where)
-    except (MemoryError, RecursionError) as error:
-        return _failure("UnsafeArchive", f"the archive asks for too much: {type(error).__name__}")
-    return json.dumps(done).encode()
+    return _failure("UnsafeArchive", f"the archive asks for too much: {type(error).__name__}")
 
 
 def _unpack(job: JsonObject, fd: int) -> JsonObject:
