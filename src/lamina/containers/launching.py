@@ -118,7 +118,7 @@ class Launcher:
                 _LOG.warning("cleaning up behind container %s: %s", container.id[:12], error)
 
     def erase(self, container: Container, *, volumes: bool) -> None:
-        """Remove everything; the record says "being removed" first, so a crash is finished later and never shows half."""
+        """Remove everything; the record says "being removed" first, so after a crash the rest is removed too."""
         self._store.save_lazy(container)
         self._resources.release(container)
         self._resources.discard(container, volumes=volumes)
@@ -135,6 +135,7 @@ def advance(pump: JournalPump) -> bool:
 
 
 def finish(pump: JournalPump) -> None:
+    """As `advance`, for the end of a run."""
     try:
         pump.finish()
     except OSError as error:

@@ -29,11 +29,13 @@ from lamina.containers.store import ContainerStore
 from lamina.errors import CommandNotExecutable, CommandNotFound, Conflict, LaminaError, NotModified, ProcessFailed
 from lamina.ids import ContainerId
 from lamina.jsonvalue import boolean, string_map, text
+from lamina.kernel import pidfd
 from lamina.workers import Workers
 
 T = TypeVar("T")
 
 _LOG = logging.getLogger(__name__)
+_STRANGERS_S = 30.0
 
 
 class EventSink(Protocol):
@@ -82,7 +84,7 @@ class Lifecycle:
         self._tasks = tasks
         self._watch = JournalWatch()
         self._live: dict[ContainerId, _Live] = {}
-        self._followers: set[asyncio.Task[None]] = set()
+        self._followers: set[asyncio.Task[None]] = {tasks.create_task(self._collect_strangers())}
         self._waiting: dict[ContainerId, list[ContainerAttach]] = {}
         self._kept: set[ContainerId] = set()
         self._exits: dict[ContainerId, list[asyncio.Future[WaitResult]]] = {}
@@ -444,6 +446,19 @@ class Lifecycle:
 
         self._tasks.create_task(carry())
         return await asyncio.shield(done)
+
+    async def _collect_strangers(self) -> None:
+        """As a subreaper we inherit orphans: children of execs in the host's process namespace, failed monitors.
+
+        Whoever knows a child collects it at once, so one that stays a zombie from one look to the next is nobody's.
+        """
+        before: frozenset[int] = frozenset()
+        while True:
+            await asyncio.sleep(_STRANGERS_S)
+            now = await self._workers.call(pidfd.zombie_children)
+            for pid in now & before:
+                pidfd.collect_child(pid)
+            before = now
 
     async def aclose(self) -> None:
         """Stop following; the containers go on. Again is fine."""

@@ -57,6 +57,33 @@ def reap(pidfd: int) -> int | None:
     return 128 + result.si_status
 
 
+def zombie_children() -> frozenset[int]:
+    """Our children that have ended and were not collected yet, adopted ones included."""
+    found: set[int] = set()
+    for task in os.listdir("/proc/self/task"):
+        try:
+            with open(f"/proc/self/task/{task}/children", "rb") as file:
+                children = file.read().split()
+        except FileNotFoundError:
+            continue
+        found.update(int(child) for child in children if _is_zombie(int(child)))
+    return frozenset(found)
+
+
+def _is_zombie(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b") ")[2].startswith(b"Z")
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def collect_child(pid: int) -> None:
+    """Collect a child that has ended, whatever its status. One that is no child of ours is fine."""
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)
+
+
 def start_time(pid: int) -> int:
     """When the process started, in clock ticks since boot: with the number it names one process for ever.
 

@@ -36,3 +36,12 @@ def test_start_time_tells_processes_apart_and_refuses_missing_ones() -> None:
         assert pidfd.start_time(process.pid) >= pidfd.start_time(os.getpid())
     with pytest.raises(ProcessLookupError):
         pidfd.start_time(process.pid)
+
+
+def test_a_child_that_ended_is_a_zombie_until_it_is_collected() -> None:
+    with programs.spawn(["true"]) as process:
+        assert pidfd.wait_ended(process.fileno(), 10)
+        assert process.pid in pidfd.zombie_children()
+        pidfd.collect_child(process.pid)
+        assert process.pid not in pidfd.zombie_children()
+        pidfd.collect_child(process.pid)
