@@ -10,8 +10,9 @@ from lamina.api.routes import table
 from lamina.api.routing import Call, Route, Routes, split_version
 from lamina.engine.services import Services
 from lamina.errors import InvalidArgument, LaminaError
-from lamina.http.exchange import Answer, Reply, Request, Sent, Stream, Via, split_target
+from lamina.http.exchange import Answer, Reply, Request, Stream, Via, split_target
 from lamina.http.guard import check_tcp
+from lamina.http.hijack import Sent
 from lamina.wire.engine.versions import NEWEST, negotiate
 
 _log = logging.getLogger("lamina.api")

@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from aiohttp import web
 from aiohttp.streams import EMPTY_PAYLOAD
 from aiohttp.web_protocol import RequestHandler, _ErrInfo
+from aiohttp.web_server import Server
 
 from lamina.http.framing import BadRequest, Head, RequestFraming
 from lamina.http.hijack import RawConnection
-
-if TYPE_CHECKING:
-    from lamina.http.server import ConnectionKeeper
+from lamina.http.keeper import ConnectionKeeper
 
 HELD_BYTES = 256 << 10
 
@@ -40,8 +39,8 @@ class EngineConnection(RequestHandler):
         "_raw",
     )
 
-    def __init__(self, keeper: ConnectionKeeper, **options: Any) -> None:  # noqa: ANN401 (the library's own options)
-        super().__init__(keeper.native, **options)
+    def __init__(self, native: Server, keeper: ConnectionKeeper, **options: Any) -> None:  # noqa: ANN401 (the library's own options)
+        super().__init__(native, **options)
         self._keeper = keeper
         self._framing = RequestFraming()
         self._framed = 0  # requests whose head came in

@@ -6,16 +6,13 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 from urllib.parse import parse_qs, unquote
 
 from aiohttp import web
 
 from lamina.errors import InvalidArgument
-
-if TYPE_CHECKING:
-    from lamina.http.connection import EngineConnection
-    from lamina.http.hijack import RawConnection
+from lamina.http.hijack import RawConnection, Sent
 
 
 class Via(Enum):
@@ -44,11 +41,20 @@ class Reply:
     """The connection ends with it."""
 
 
-class Sent:
-    """Says that the answer went out already: as a stream, or by taking the connection over."""
-
-
 Answer: TypeAlias = "Reply | Sent"
+
+
+class Connection(Protocol):
+    """What a request asks of the connection that it came on."""
+
+    def write_continue(self) -> None:
+        """Tell the client to send the body."""
+
+    def cancel_when_lost(self, task: asyncio.Task[Any] | None) -> None:
+        """Cancel the task when the client goes away."""
+
+    def take_over(self, head: bytes) -> RawConnection:
+        """Leave HTTP."""
 
 
 class Application(Protocol):
@@ -73,7 +79,7 @@ class Request:
     """Case-insensitive."""
     via: Via
     _native: web.BaseRequest
-    _connection: EngineConnection
+    _connection: Connection
     common_headers: list[tuple[str, str]] = field(default_factory=list)
     """Headers that every answer to this request carries."""
     _sent: Sent | None = None

@@ -7,9 +7,11 @@ import select
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
-from lamina.http.exchange import Sent
-
 READ_AHEAD_BYTES = 256 << 10
+
+
+class Sent:
+    """Says that the answer went out already: as a stream, or by taking the connection over."""
 
 
 class RawConnection(Sent):

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import socket
 import ssl
-from dataclasses import dataclass
 
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
@@ -14,56 +13,14 @@ from aiohttp.web_server import Server
 
 from lamina.errors import InvalidArgument
 from lamina.http.connection import EngineConnection
-from lamina.http.exchange import Answer, Application, Request, Sent, Stream, Via, set_headers, split_target
+from lamina.http.exchange import Answer, Application, Request, Stream, Via, set_headers, split_target
 from lamina.http.framing import MAX_HEAD_BYTES
-from lamina.http.hijack import RawConnection
+from lamina.http.hijack import RawConnection, Sent
+from lamina.http.keeper import ConnectionKeeper, Limits
 
 _log = logging.getLogger("lamina.http")
 
 BACKLOG = 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What clients may hold on to."""
-
-    idle_connections: int = 1024
-    """Connections without a request; beyond it the longest idle one is closed."""
-    idle_s: float = 3600.0
-    head_s: float = 60.0
-    """From the first byte of a request head to its last."""
-    linger_s: float = 2.0
-    """How long the rest of a refused body is read and thrown away, so that the refusal reaches the client."""
-
-
-class ConnectionKeeper:
-    """Knows the connections of a server and which of them are idle, longest first."""
-
-    def __init__(self, native: Server, app: Application, limits: Limits) -> None:
-        self.native = native
-        self.limits = limits
-        self._app = app
-        self._idle: dict[EngineConnection, None] = {}
-
-    def takes_over(self, method: str, target: str) -> bool:
-        return self._app.takes_over(method, target)
-
-    def idle_begins(self, connection: EngineConnection) -> None:
-        self._idle.pop(connection, None)
-        self._idle[connection] = None
-        if len(self._idle) > self.limits.idle_connections:
-            longest = next(iter(self._idle))
-            del self._idle[longest]
-            longest.force_close()
-
-    def idle_ends(self, connection: EngineConnection) -> None:
-        self._idle.pop(connection, None)
-
-    gone = idle_ends
-
-    @property
-    def idle(self) -> list[EngineConnection]:
-        return list(self._idle)
 
 
 class HttpServer:
@@ -73,7 +30,7 @@ class HttpServer:
         self._app = app
         self._limits = limits or Limits()
         self._native = Server(self._answer, access_log=None)
-        self._keeper = ConnectionKeeper(self._native, app, self._limits)
+        self._keeper = ConnectionKeeper(app.takes_over, self._limits)
         self._listeners: list[asyncio.Server] = []
 
     async def listen(self, sock: socket.socket, tls: ssl.SSLContext | None = None) -> None:
@@ -94,6 +51,7 @@ class HttpServer:
 
     def _connect(self) -> RequestHandler:
         return EngineConnection(
+            self._native,
             self._keeper,
             loop=asyncio.get_running_loop(),
             keepalive_timeout=self._limits.idle_s,
