@@ -43,7 +43,7 @@ class Info:
             "Plugins": {
                 "Volume": ["local"],
                 "Network": ["bridge", "host", "null"],
-                "Authorization": None,
+                "Authorization": [],
                 "Log": ["json-file"],
             },
             **self._limits(),
@@ -61,7 +61,7 @@ class Info:
             **_host_rows(host),
             "IndexServerAddress": INDEX_SERVER,
             "RegistryConfig": self._registries(),
-            "GenericResources": None,
+            "GenericResources": [],
             "DockerRootDir": str(self.facts.data_root),
             "HttpProxy": "",
             "HttpsProxy": "",
@@ -84,7 +84,7 @@ class Info:
             "SecurityOptions": ["name=seccomp,profile=builtin"] if host.has_seccomp else [],
             "FirewallBackend": {"Driver": self.facts.firewall},
             "CDISpecDirs": [],
-            "DiscoveredDevices": None,
+            "DiscoveredDevices": [],
             "Warnings": from_strings(self._warnings()),
         }
 
