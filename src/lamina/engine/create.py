@@ -25,7 +25,7 @@ from lamina.containers.validate import Limits, validate
 from lamina.engine.endpoint_request import mac_address, network_settings_of
 from lamina.engine.first_content import FirstContent
 from lamina.engine.merge_config import merge_config
-from lamina.errors import Conflict, InvalidArgument, NameInUse, NoSuchImage, NoSuchVolume
+from lamina.errors import Conflict, InvalidArgument, NameInUse, NoSuchContainer, NoSuchImage, NoSuchVolume
 from lamina.ids import ContainerId, new_container_id
 from lamina.images.lookup import ImageLookup
 from lamina.images.store import ImageStore
@@ -228,7 +228,7 @@ class Create:
             ref, _, mode = entry.partition(":")
             if mode not in {"", "ro", "rw", "z", "Z"}:
                 raise InvalidArgument(f"invalid mode: {mode[:80]}")
-            for mount in self.containers.resolve(ref).mounts.values():
+            for mount in _neighbour(ref, self.containers).mounts.values():
                 if mount.type == "volume":
                     self._hold(mount.name, making.id, undo)
                 making.mounts[mount.destination] = MountPoint(
@@ -313,7 +313,15 @@ def _check_neighbours(host_config: JsonObject, containers: ContainerStore) -> No
     for key in ("NetworkMode", "PidMode", "IpcMode"):
         mode = text(host_config, key)
         if mode.startswith("container:"):
-            containers.resolve(mode.removeprefix("container:"))
+            _neighbour(mode.removeprefix("container:"), containers)
+
+
+def _neighbour(ref: str, containers: ContainerStore) -> Container:
+    """Another container that a request names. A 404 would make the docker client pull the image again: say 400."""
+    try:
+        return containers.resolve(ref)
+    except NoSuchContainer as error:
+        raise InvalidArgument(error.message) from error
 
 
 def _volume_mount(wanted: WantedMount, volume: Volume) -> MountPoint:

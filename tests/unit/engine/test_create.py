@@ -266,7 +266,7 @@ REFUSED = [
     ({}, {"SecurityOpt": ["what"]}, InvalidArgument, "invalid --security-opt 1"),
     ({}, {"Runtime": "other"}, InvalidArgument, "unknown or invalid runtime name: other"),
     ({}, {"Ulimits": [{"Name": "what", "Soft": 1, "Hard": 1}]}, InvalidArgument, "invalid ulimit type"),
-    ({}, {"NetworkMode": "container:nobody"}, NoSuchContainer, "No such container: nobody"),
+    ({}, {"NetworkMode": "container:nobody"}, InvalidArgument, "No such container: nobody"),
     ({"Hostname": "h"}, {"NetworkMode": "container:x"}, InvalidArgument, "hostname and the network mode"),
     ({}, {"PidMode": "what"}, InvalidArgument, "invalid Pid mode"),
     ({}, {"RestartPolicy": {"Name": "always"}}, NotServed, "restart policy always is not served"),
@@ -278,7 +278,7 @@ REFUSED = [
     ({}, {"DeviceRequests": [{"Count": 1}]}, NotServed, "--gpus"),
     ({}, {"LogConfig": {"Type": "syslog"}}, NotServed, "log driver syslog"),
     ({}, {"StorageOpt": {"what": "1"}}, InvalidArgument, "unknown option what"),
-    ({}, {"VolumesFrom": ["nobody"]}, NoSuchContainer, "nobody"),
+    ({}, {"VolumesFrom": ["nobody"]}, InvalidArgument, "No such container: nobody"),
 ]
 
 
