@@ -122,7 +122,14 @@ def _cut(data: bytes) -> Iterator[bytes]:
 
 
 _SPECIAL = re.compile(r'[\x00-\x1f"\\<>&\u2028\u2029\udc80-\udcff]')
-_SHORT = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r"}
+_ESCAPES: dict[int, str] = {
+    **{code: f"\\u{code:04x}" for code in (*range(0x20), 0x3C, 0x3E, 0x26, 0x2028, 0x2029)},
+    **dict.fromkeys(range(0xDC80, 0xDD00), "\\ufffd"),
+    ord('"'): '\\"',
+    ord("\\"): "\\\\",
+    ord("\n"): "\\n",
+    ord("\r"): "\\r",
+}
 
 
 def go_string(data: bytes) -> str:
@@ -130,15 +137,7 @@ def go_string(data: bytes) -> str:
     text = data.decode("utf-8", "surrogateescape")
     if text.endswith("\n") and _SPECIAL.search(text, 0, len(text) - 1) is None:
         return f'"{text[:-1]}\\n"'
-    return f'"{_SPECIAL.sub(_escape, text)}"'
-
-
-def _escape(found: re.Match[str]) -> str:
-    char = found.group()
-    short = _SHORT.get(char)
-    if short is not None:
-        return short
-    return "\\ufffd" if "\udc80" <= char <= "\udcff" else f"\\u{ord(char):04x}"
+    return f'"{text.translate(_ESCAPES)}"'
 
 
 def go_time(time: str) -> str:
