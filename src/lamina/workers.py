@@ -35,6 +35,22 @@ class Workers:
                     await future
             raise
 
+    async def obtain(self, fn: Callable[[], T], undo: Callable[[T], object]) -> T:
+        """Run a blocking call whose result must not get lost, such as a hold or a new object.
+
+        When the caller is cancelled meanwhile, `undo` is run on the result, and then the cancellation goes on.
+        """
+        loop = asyncio.get_running_loop()
+        future = loop.run_in_executor(self._pool, fn)
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            await _ended(future)
+            if future.exception() is None:
+                undoing = loop.run_in_executor(self._pool, undo, future.result())
+                await _ended(undoing)
+            raise
+
     @contextlib.asynccontextmanager
     async def holding(self, key: Hashable) -> AsyncIterator[None]:
         """One at a time per key (a container, an image)."""
@@ -53,3 +69,11 @@ class Workers:
     def close(self) -> None:
         """Wait for running calls and end the threads. Twice is fine."""
         self._pool.shutdown(wait=True)
+
+
+async def _ended(future: asyncio.Future[T]) -> None:
+    """Wait for the thread, however often the caller is cancelled."""
+    while not future.done():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait([future])
+    future.exception()  # looked at: no warning that nobody did

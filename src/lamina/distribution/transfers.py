@@ -49,7 +49,12 @@ class Transfers(Generic[T]):
         for transfer in list(self._transfers.values()):
             if transfer.task is not None:
                 transfer.task.cancel()
-        await self._group.__aexit__(kind, error, trace)
+        try:
+            await self._group.__aexit__(kind, error, trace)
+        except BaseExceptionGroup:
+            if error is None:
+                raise
+            # The group would wrap what came out of the `with`; it goes on as it is.
 
     @asynccontextmanager
     async def joined(

@@ -16,7 +16,7 @@ from lamina.distribution.registries import Registries
 from lamina.distribution.repository import Repository
 from lamina.distribution.transfers import Transfers
 from lamina.engine.unpack import Unpack
-from lamina.errors import DigestMismatch, NoSuchLayer
+from lamina.errors import DataLoss, DigestMismatch, InvalidArgument, NoSuchLayer, StorageFull
 from lamina.layers.record import Layer
 from lamina.layers.store import LayerStore, StagedLayer
 from lamina.layers.unpack import Unpacked
@@ -93,7 +93,7 @@ class PullLayers:
 
     async def _hold(self, chain_id: ChainId) -> bool:
         try:
-            await self.workers.call(self.layers.hold, chain_id)
+            await self.workers.obtain(lambda: self.layers.hold(chain_id), lambda _: self.layers.release(chain_id))
         except NoSuchLayer:
             return False
         return True
@@ -108,7 +108,9 @@ class PullLayers:
             below = self._one(layer.below, repository, name, discard)
             if self.layers.can_stage_early:
                 staged, unpacked = await self._fetch(layer, repository, None, progress)
-                async with self._discarding(staged), below:
+                async with AsyncExitStack() as held:
+                    async with self._discarding(staged):
+                        await held.enter_async_context(below)
                     return await self._register(layer, staged, unpacked, name=name, progress=progress)
             async with below:
                 staged, unpacked = await self._fetch(layer, repository, layer.below.chain_id, progress)
@@ -119,15 +121,21 @@ class PullLayers:
     async def _register(
         self, layer: WantedLayer, staged: StagedLayer, unpacked: Unpacked, *, name: str, progress: ProgressSink
     ) -> Layer:
-        async with self._discarding(staged):
+        parent = layer.below.chain_id if layer.below is not None else None
+
+        def commit() -> Layer:
             if unpacked.diff_id != layer.diff_id:
+                self.layers.discard(staged)
                 raise DigestMismatch(
                     f"layer {layer.blob.digest} unpacks to {unpacked.diff_id}, the image's config says {layer.diff_id}"
                 )
-            parent = layer.below.chain_id if layer.below is not None else None
-            registered = await self.workers.call(self.layers.commit, staged, parent, unpacked)
-        if compression_of(layer.blob.media_type) == "gzip":  # what is remembered is offered as gzip by a push
-            await self.workers.call(self.metadata.remember, layer.diff_id, Source(layer.blob.digest, name))
+            made = self.layers.commit(staged, parent, unpacked)
+            if compression_of(layer.blob.media_type) == "gzip":  # what is remembered is offered as gzip by a push
+                self.metadata.remember(layer.diff_id, Source(layer.blob.digest, name))
+            return made
+
+        # From here on the staged layer is the store's: it is registered or thrown away, whoever is cancelled.
+        registered = await self.workers.obtain(commit, lambda made: self.layers.release(made.chain_id))
         progress(Progress(status="Pull complete", id=layer.short_id))
         return registered
 
@@ -145,10 +153,13 @@ class PullLayers:
     ) -> tuple[StagedLayer, Unpacked]:
         if self.registries.downloads.locked():
             progress(Progress(status="Waiting", id=layer.short_id))
-        async with self.registries.downloads, aclosing(_told(repository, layer, progress)) as chunks:
-            return await self.unpack(
-                chunks, below, expected_digest=layer.blob.digest, expected_bytes=layer.blob.size_bytes
-            )
+        try:
+            async with self.registries.downloads, aclosing(_told(repository, layer, progress)) as chunks:
+                return await self.unpack(
+                    chunks, below, expected_digest=layer.blob.digest, expected_bytes=layer.blob.size_bytes
+                )
+        except (InvalidArgument, DataLoss, StorageFull) as error:
+            raise type(error)(f"failed to register layer {layer.blob.digest}: {error}", hint=error.hint) from error
 
 
 async def _enter(held: AsyncExitStack, one: AbstractAsyncContextManager[None]) -> None:

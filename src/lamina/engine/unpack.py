@@ -73,12 +73,7 @@ class Unpack:
                     return done
             source = chunks if head is None else _once(head)
             async with self._staged(parent) as staged:
-                job = await self.workers.call(
-                    self.pool.unpack,
-                    staged.target,
-                    expected_digest=announced.digest,
-                    expected_bytes=announced.size_bytes,
-                )
+                job = await self._started(staged, None, announced)
                 return staged, await self._run(job, source, progress)
 
     async def from_file(
@@ -91,13 +86,7 @@ class Unpack:
     ) -> tuple[StagedLayer, Unpacked]:
         """Unpack an archive that lies in an open file: the worker reads it itself. Else as calling."""
         async with self._slots, self._staged(parent) as staged:
-            job = await self.workers.call(
-                self.pool.unpack,
-                staged.target,
-                source,
-                expected_digest=expected_digest,
-                expected_bytes=expected_bytes,
-            )
+            job = await self._started(staged, source, _Announced(expected_digest, expected_bytes))
             return staged, await self._run(job, None, None)
 
     async def _small(self, chunks: AsyncIterator[bytes], announced: _Announced) -> bytes | None:
@@ -134,12 +123,20 @@ class Unpack:
     @contextlib.asynccontextmanager
     async def _staged(self, parent: ChainId | None) -> AsyncIterator[StagedLayer]:
         """A staged layer that is thrown away if the block fails."""
-        staged = await self.workers.call(self.store.stage, parent)
+        staged = await self.workers.obtain(lambda: self.store.stage(parent), self.store.discard)
         try:
             yield staged
         except BaseException:
             await asyncio.shield(self.workers.call(self.store.discard, staged))
             raise
+
+    async def _started(self, staged: StagedLayer, source: FileSlice | None, announced: _Announced) -> UnpackJob:
+        return await self.workers.obtain(
+            lambda: self.pool.unpack(
+                staged.target, source, expected_digest=announced.digest, expected_bytes=announced.size_bytes
+            ),
+            UnpackJob.kill,
+        )
 
     async def _run(
         self, job: UnpackJob, chunks: AsyncIterator[bytes] | None, progress: Callable[[int], None] | None
