@@ -22,8 +22,9 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console, Group
 from rich.panel import Panel
@@ -33,7 +34,7 @@ from rich.text import Text
 from lamina.registry import hello_world
 
 LAMINA = [sys.executable, "-m", "lamina"]
-console = Console(width=min(shutil.get_terminal_size((110, 40)).columns, 120))
+console = Console(width=max(80, min(shutil.get_terminal_size((100, 40)).columns, 120)))
 
 
 def fail(message: str) -> None:
@@ -58,13 +59,13 @@ def running(argv: list[str], log: Path, what: str) -> Iterator[subprocess.Popen[
             console.print(f"{what} had to be killed; its log: {log.read_text()[-500:]}", markup=False)
 
 
-def wait_for(check: object, process: subprocess.Popen[bytes], log: Path, what: str) -> None:
+def wait_for(check: Callable[[], object], process: subprocess.Popen[bytes], log: Path, what: str) -> None:
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
         if process.poll() is not None:
             break
         with contextlib.suppress(OSError, http.client.HTTPException):
-            if check():  # type: ignore[operator]
+            if check():
                 return
         time.sleep(0.03)
     said = [line for line in log.read_text().splitlines() if line.strip()]
@@ -108,10 +109,10 @@ def publish(base: str) -> None:
                 )
 
 
-def _walk(layout: Path, descriptor: dict) -> list[tuple[dict, bool]]:
+def _walk(layout: Path, descriptor: dict[str, Any]) -> list[tuple[dict[str, Any], bool]]:
     """Everything below a descriptor, bottom up; True for manifests."""
     document = json.loads(_blob(layout, descriptor))
-    found: list[tuple[dict, bool]] = []
+    found: list[tuple[dict[str, Any], bool]] = []
     for child in document.get("manifests", []):
         found += _walk(layout, child)
     for child in [*([document["config"]] if "config" in document else []), *document.get("layers", [])]:
@@ -119,8 +120,8 @@ def _walk(layout: Path, descriptor: dict) -> list[tuple[dict, bool]]:
     return [*found, (descriptor, True)]
 
 
-def _blob(layout: Path, descriptor: dict) -> bytes:
-    return (layout / "blobs" / descriptor["digest"].replace(":", "/")).read_bytes()
+def _blob(layout: Path, descriptor: dict[str, Any]) -> bytes:
+    return (layout / "blobs" / str(descriptor["digest"]).replace(":", "/")).read_bytes()
 
 
 def _put(url: str, data: bytes, media_type: str) -> None:
@@ -207,80 +208,94 @@ def _session(home: Home, image: str, registry_pid: int, daemon_pid: int) -> None
     home.lamina("rmi", image)
 
 
-def picture(home: Home, image: str, container: dict, details: dict, *, registry_pid: int, daemon_pid: int) -> Group:
+def picture(
+    home: Home, image: str, container: dict[str, Any], details: dict[str, Any], *, registry_pid: int, daemon_pid: int
+) -> Group:
     """The picture of the system with the values of this run."""
     host, _, repository = image.partition("/")
     digest = details["RepoDigests"][0].partition("@")[2]
-    top = Table.grid(padding=(0, 2), expand=False)
-    top.add_row(Panel("lamina\npull · run · diff", title="client"), "── Engine API ──▶\n  unix socket",
-                Panel(f"pid {daemon_pid}\n{home.socket}", title="daemon"), "── HTTP ──▶\n  /v2/",
-                Panel(f"pid {registry_pid}   {host}\n{repository}\nindex {_short(digest)}", title="registry"))  # fmt: skip
-    stack = Table.grid(padding=(0, 1))
-    stack.add_row(_writable(home, container))
-    diff_ids = details["RootFS"]["Layers"]
-    rows = []
+    actors = Table.grid(padding=(0, 1), expand=True)
+    for justify in ("left", "center", "left", "center", "left"):
+        actors.add_column(justify=justify, vertical="middle", no_wrap=True)
+    actors.add_row(
+        Panel("lamina pull\nlamina run\nlamina diff", title="client"),
+        f"Engine API\n────────────▶\n{home.socket.name}",
+        Panel(f"pid {daemon_pid}\nlayer store\nin data/", title="daemon"),
+        "HTTP\n───────▶\n/v2/",
+        Panel(f"pid {registry_pid} at {host}\n{repository}\n{_short(digest)}", title="registry"),
+    )
+    layers = _image_layers(home, details["RootFS"]["Layers"])
+    stack = Table.grid(expand=True)
+    stack.add_row(_writable(home, container, [where for _, where in layers]))
+    for panel, _ in reversed(layers):
+        stack.add_row(panel)
+    stack.add_row(_facts(("image id", _short(details["Id"]), "digest of the config, which lists the diff ids")))
+    return Group(
+        Text(f"All of it in {home.path}:", style="dim"),
+        actors,
+        Panel(stack, title="what the container saw: one tree, the topmost file wins", border_style="green"),
+    )
+
+
+def _facts(*rows: tuple[str, str, str]) -> Table:
+    """Name, value, what it means: in columns."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim", no_wrap=True, min_width=9)
+    table.add_column()
+    table.add_column(style="dim")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    return table
+
+
+def _image_layers(home: Home, diff_ids: list[str]) -> list[tuple[Panel, Path]]:
+    """What the store holds of each layer, lowest first; with its directory."""
+    found = []
     chain = ""
-    for number, diff_id in enumerate(diff_ids):
-        chain = diff_id if not chain else "sha256:" + hashlib.sha256(f"{chain} {diff_id}".encode()).hexdigest()
+    for number, diff_id in enumerate(diff_ids, 1):
+        below = chain
+        chain = diff_id if not below else "sha256:" + hashlib.sha256(f"{below} {diff_id}".encode()).hexdigest()
         record = home.image_root / "layerdb" / "sha256" / chain[7:]
         cache_id = (record / "cache-id").read_text()
         where = home.data / "overlay2" / cache_id / "diff"
         held = ", ".join(sorted(f"/{path.relative_to(where)}" for path in where.rglob("*") if path.is_file()))
-        split = gzip.decompress((record / "tar-split.json.gz").read_bytes())
-        rows.append(
-            Panel(
-                Text.assemble(
-                    ("diff id   ", "dim"),
-                    _short(diff_id),
-                    ("   digest of the uncompressed tar\n", "dim"),
-                    ("chain id  ", "dim"),
-                    _short(chain),
-                    ("   this layer with all below: names the record\n", "dim"),
-                    ("cache id  ", "dim"),
-                    f"{cache_id[:12]}…",
-                    ("   random; names the directory\n", "dim"),
-                    ("directory ", "dim"),
-                    f"{_shown(home, where)}\n",
-                    ("holds     ", "dim"),
-                    held,
-                    (
-                        f"   ({(record / 'size').read_text()} bytes; tar rebuilt from {len(split.splitlines())} tar-split rows)",
-                        "dim",
-                    ),
-                ),  # fmt: skip
-                title=f"image layer {number + 1} of {len(diff_ids)} (read-only)",
-                title_align="left",
-                border_style="blue",
-            )
+        split = len(gzip.decompress((record / "tar-split.json.gz").read_bytes()).splitlines())
+        why = "digest of the chain id below and the diff id" if below else "the diff id, as no layer is below"
+        facts = _facts(
+            ("diff id", _short(diff_id), "digest of the uncompressed tar"),
+            ("chain id", _short(chain), why),
+            ("cache id", f"{cache_id[:12]}…", "random; names the directory"),
+            ("directory", _shown(home, where), ""),
+            ("holds", held, f"{(record / 'size').read_text()} bytes; {split} tar-split rows rebuild the tar"),
         )
-    for row in reversed(rows):
-        stack.add_row(row)
-    stack.add_row(
-        Text.assemble(
-            ("image id  ", "dim"), _short(details["Id"]), ("   digest of the config, which lists the diff ids", "dim")
-        )
-    )
-    return Group(top, Panel(stack, title="what the container saw: one tree, topmost file wins", border_style="green"))
+        title = f"image layer {number} of {len(diff_ids)} (read-only)"
+        found.append((Panel(facts, title=title, title_align="left", border_style="blue"), where))
+    return found
 
 
-def _writable(home: Home, container: dict) -> Panel:
+def _writable(home: Home, container: dict[str, Any], below: list[Path]) -> Panel:
     mount_id = (home.image_root / "layerdb" / "mounts" / container["Id"] / "mount-id").read_text()
     upper = home.data / "overlay2" / mount_id / "diff"
-    text = Text.assemble(
-        ("container ", "dim"), f"{container['Id'][:12]}…", ("   random\n", "dim"),
-        ("mount id  ", "dim"), f"{mount_id[:12]}…", ("   random; names the directory\n", "dim"),
-        ("directory ", "dim"), f"{_shown(home, upper)}\n",
-    )  # fmt: skip
-    for path in sorted(upper.rglob("*")):
-        if path.is_file():
-            lines = path.read_text().splitlines()
-            text.append(
-                f"copied up  /{path.relative_to(upper)}: {len(lines)} lines, {path.stat().st_size} bytes, was 1 line below\n",
-                style="yellow",
+    facts = _facts(
+        ("container", f"{container['Id'][:12]}…", "random"),
+        ("mount id", f"{mount_id[:12]}…", "random; names the directory"),
+        ("directory", _shown(home, upper), ""),
+    )
+    changed = Text()
+    for path in sorted(path for path in upper.rglob("*") if path.is_file()):
+        name = path.relative_to(upper)
+        originals = [layer / name for layer in below if (layer / name).is_file()]
+        before = originals[-1].read_text().splitlines() if originals else []
+        lines = path.read_text().splitlines()
+        changed.append("\ncopied up  " if before else "\nnew file   ", style="dim")
+        changed.append(f"/{name}", style="yellow")
+        changed.append(f"   {len(before)} line in the layer below, {len(lines)} here:", style="dim")
+        for line in lines:
+            changed.append(
+                f"\n           {' ' if line in before else '+'} {line}", style="" if line in before else "green"
             )
-            text.append(f"           + {lines[-1]}\n", style="green")
-    text.rstrip()
-    return Panel(text, title="writable layer of the container", title_align="left", border_style="yellow")
+    title = "writable layer of the container"
+    return Panel(Group(facts, changed), title=title, title_align="left", border_style="yellow")
 
 
 def _short(digest: str) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from lamina.cli.templates import Template, show, unescape
@@ -71,6 +72,17 @@ def parse_time(text: str) -> float:
         zone = rest.lstrip("0123456789")
         whole += zone
     return datetime.fromisoformat(whole.replace("Z", "+00:00")).timestamp()
+
+
+def local_time(seconds: float) -> str:
+    """As Go prints a time here: `2026-01-31 10:00:00 +0100 CET`."""
+    return time.strftime("%Y-%m-%d %H:%M:%S %z %Z", time.localtime(seconds))
+
+
+def rfc3339(seconds: float) -> str:
+    """A time of this place to the second: `2026-01-31T10:00:00+01:00`, or with `Z` in UTC."""
+    text = datetime.fromtimestamp(seconds, tz=UTC).astimezone().isoformat(timespec="seconds")
+    return text.replace("+00:00", "Z")
 
 
 def ellipsis(text: str, limit: int) -> str:
@@ -142,8 +154,17 @@ def harmless_lines(text: str) -> str:
 def formatted(value: Any, template: str) -> str:
     """One object through `--format` of inspect, info, version."""
     if template == "json":
-        return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
-    return Template(unescape(template)).render(value)
+        return json_text(value)
+    return harmless_lines(Template(unescape(template)).render(value))
+
+
+_NOT_IN_JSON = re.compile(r"[\x7f-\x9f\ud800-\udfff]")
+
+
+def json_text(value: Any, *, indent: int | None = None) -> str:
+    """JSON as docker prints it, with nothing in it that a terminal would obey or that is no UTF-8."""
+    text = json.dumps(value, separators=None if indent else (",", ":"), indent=indent, ensure_ascii=False)
+    return _NOT_IN_JSON.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 __all__ = [
@@ -152,8 +173,11 @@ __all__ = [
     "ellipsis",
     "formatted",
     "harmless",
+    "json_text",
     "listing",
+    "local_time",
     "parse_time",
+    "rfc3339",
     "short_id",
     "show",
     "size",

@@ -124,7 +124,7 @@ def _range_names(tokens: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...
     if ":=" not in tokens:
         return (), tuple(tokens)
     at = list(tokens).index(":=")
-    return tuple(token.strip(",") for token in tokens[:at] if token != ","), tuple(tokens[at + 1 :])
+    return tuple(name.strip(",") for name in tokens[:at] if name != ","), tuple(tokens[at + 1 :])
 
 
 def _render(nodes: Sequence[Any], dot: Any, names: Mapping[str, Any]) -> list[str]:
@@ -169,12 +169,12 @@ def _evaluate(tokens: Sequence[str], dot: Any, names: Mapping[str, Any]) -> Any:
 def _split(tokens: Sequence[str]) -> list[list[str]]:
     commands: list[list[str]] = [[]]
     depth = 0
-    for token in tokens:
-        depth += {"(": 1, ")": -1}.get(token, 0)
-        if token == "|" and depth == 0:
+    for word in tokens:
+        depth += {"(": 1, ")": -1}.get(word, 0)
+        if word == "|" and depth == 0:
             commands.append([])
         else:
-            commands[-1].append(token)
+            commands[-1].append(word)
     return commands
 
 

@@ -66,7 +66,7 @@ def _port(port: dict[str, Any]) -> str:
 @click.option("-q", "--quiet", is_flag=True, help="Only ids.")
 @click.option("-s", "--size", is_flag=True)
 @click.pass_obj
-def ps(client: Client, filters: Sequence[str], template: str | None, last: int, **flags: bool) -> None:
+def ps(client: Client, /, filters: Sequence[str], template: str | None, last: int, **flags: bool) -> None:
     """List containers.
 
     \b

@@ -26,7 +26,9 @@ def each(names: Sequence[str], action: Callable[[str], str | None]) -> int:
     return status
 
 
-def _post(client: Client, verb: str, names: Sequence[str], **query: object) -> int:
+def post_each(client: Client, verb: str, names: Sequence[str], **query: object) -> int:
+    """POST a verb to every container."""
+
     def action(name: str) -> None:
         client.request("POST", f"/containers/{name}/{verb}", query=query).read()
 
@@ -47,7 +49,7 @@ def stop(client: Client, names: Sequence[str], seconds: int | None, signal: str 
     \b
     lamina stop -t 2 web
     """
-    return _post(client, "stop", names, t=seconds, signal=signal)
+    return post_each(client, "stop", names, t=seconds, signal=signal)
 
 
 @click.command("restart")
@@ -61,7 +63,7 @@ def restart(client: Client, names: Sequence[str], seconds: int | None, signal: s
     \b
     lamina restart web
     """
-    return _post(client, "restart", names, t=seconds, signal=signal)
+    return post_each(client, "restart", names, t=seconds, signal=signal)
 
 
 @click.command("kill")
@@ -74,7 +76,7 @@ def kill(client: Client, names: Sequence[str], signal: str) -> int:
     \b
     lamina kill -s HUP web
     """
-    return _post(client, "kill", names, signal=signal)
+    return post_each(client, "kill", names, signal=signal)
 
 
 @click.command("pause")
@@ -86,7 +88,7 @@ def pause(client: Client, names: Sequence[str]) -> int:
     \b
     lamina pause web
     """
-    return _post(client, "pause", names)
+    return post_each(client, "pause", names)
 
 
 @click.command("unpause")
@@ -98,7 +100,7 @@ def unpause(client: Client, names: Sequence[str]) -> int:
     \b
     lamina unpause web
     """
-    return _post(client, "unpause", names)
+    return post_each(client, "unpause", names)
 
 
 @click.command("wait")

@@ -100,7 +100,7 @@ def _with_flags(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.command("create", context_settings=_SETTINGS)
 @_with_flags
 @click.pass_obj
-def create(client: Client, **flags: Any) -> int:
+def create(client: Client, /, **flags: Any) -> int:
     """Create a container without starting it.
 
     \b
@@ -120,7 +120,7 @@ def create(client: Client, **flags: Any) -> int:
 @click.option("--sig-proxy/--no-sig-proxy", default=True)
 @_with_flags
 @click.pass_obj
-def run(client: Client, *, detach: bool, detach_keys: str | None, sig_proxy: bool, **flags: Any) -> int:
+def run(client: Client, /, *, detach: bool, detach_keys: str | None, sig_proxy: bool, **flags: Any) -> int:
     """Create a container and run it.
 
     \b
@@ -295,7 +295,7 @@ def _bytes(flag: str, text: str | None) -> int:
 
 def _bind(volume: str) -> str:
     source, colon, rest = volume.partition(":")
-    if source.startswith(".") or source.startswith("~"):
+    if source.startswith((".", "~")):
         source = str(Path(source).expanduser().resolve())
     return source + colon + rest
 

@@ -12,7 +12,7 @@ import click
 
 from lamina.cli import exit_codes, streaming
 from lamina.cli.client import Client
-from lamina.cli.commands.lifecycle import each
+from lamina.cli.commands.lifecycle import post_each
 from lamina.cli.main import complain
 from lamina.errors import InvalidArgument, LaminaError
 
@@ -33,7 +33,7 @@ def start(client: Client, names: Sequence[str], detach_keys: str | None, *, atta
     lamina start -ai shell
     """
     if not attaches and not interactive:
-        return each(names, lambda name: client.request("POST", f"/containers/{name}/start").read() and None)
+        return post_each(client, "start", names)
     if len(names) > 1:
         raise InvalidArgument("you cannot start and attach multiple containers at once")
     try:
@@ -88,7 +88,7 @@ def attach(client: Client, container: str, detach_keys: str | None, *, no_stdin:
 @click.argument("container")
 @click.argument("words", nargs=-1, required=True, type=click.UNPROCESSED)
 @click.pass_obj
-def execute(client: Client, container: str, words: Sequence[str], **flags: Any) -> int:
+def execute(client: Client, /, container: str, words: Sequence[str], **flags: Any) -> int:
     """Run one more command in a running container.
 
     \b
@@ -130,7 +130,7 @@ def execute(client: Client, container: str, words: Sequence[str], **flags: Any) 
 @click.option("--details", is_flag=True)
 @click.argument("container")
 @click.pass_obj
-def logs(client: Client, container: str, **flags: Any) -> None:
+def logs(client: Client, /, container: str, **flags: Any) -> None:
     """Show what a container wrote.
 
     \b
