@@ -19,6 +19,7 @@ from lamina.errors import AlreadyExists, CorruptRecord, InvalidArgument, LayerIn
 from lamina.ids import CacheId
 from lamina.kernel.durable import make_dirs, sync_filesystem
 from lamina.kernel.mounts import LONGEST_DATA, Mount, is_mountpoint
+from lamina.kernel.placement import spread_directories
 from lamina.rootfs.remove import remove_tree
 from lamina.storage.driver import Usage, WhiteoutDialect
 from lamina.storage.overlay2 import links
@@ -58,6 +59,7 @@ class Overlay2:
         self._features = probe(home if home.is_dir() else home.parent)
         if not home.is_dir():
             make_dirs(home, 0o710)
+        spread_directories(home)
         make_dirs(home / links.LINK_DIR, 0o700)
         self._home = home
         self._path = os.fspath(home)

@@ -18,6 +18,7 @@ from lamina.errors import AlreadyExists, InvalidArgument, LayerInUse, NoSuchLaye
 from lamina.ids import CacheId
 from lamina.kernel.durable import make_dirs, sync_filesystem, write_file_lazy
 from lamina.kernel.mounts import Mount, is_mountpoint
+from lamina.kernel.placement import spread_directories
 from lamina.rootfs.copytree import copy_tree
 from lamina.rootfs.diff import change_usage
 from lamina.rootfs.remove import remove_tree
@@ -48,6 +49,7 @@ class Vfs:
         make_dirs(home.parent, 0o710)
         for directory in (home, home / "dir"):
             make_dirs(directory, 0o710)
+        spread_directories(home / "dir")
         for directory in (home / "sealed", home / "parents"):
             make_dirs(directory, 0o700)
         self._layers, self._sealed_dir, self._parents_dir = home / "dir", home / "sealed", home / "parents"
