@@ -75,7 +75,7 @@ def ensure_bridge(name: str, bip: IPv4Interface | None, netlink_socket: Netlink)
     """Make the bridge if it is not there, give it an address if it has none, and bring it up.
 
     Raises:
-        InvalidArgument: the bridge already has another address than `bip`.
+        InvalidArgument: the bridge has another address than `bip`, and containers on it.
         Unsupported: an interface of this name is not a bridge, or the kernel makes none.
     """
     link = netlink_socket.link(name)
@@ -83,7 +83,12 @@ def ensure_bridge(name: str, bip: IPv4Interface | None, netlink_socket: Netlink)
         link = _make(name, netlink_socket)
     gateway = _existing_address(link, netlink_socket)
     if gateway is not None and bip is not None and gateway != bip:
-        raise InvalidArgument(f"bridge {name} has the address {gateway}, not {bip}", hint=f"ip link delete {name}")
+        if any(other.master == link.index for other in netlink_socket.links()):
+            raise InvalidArgument(
+                f"bridge {name} has the address {gateway}, not {bip}, and containers on it", hint="stop them first"
+            )
+        netlink_socket.run(netlink.delete_link(name))
+        link, gateway = _make(name, netlink_socket), None
     if gateway is None:
         gateway = bip or choose_subnet([network for network, _ in netlink_socket.routes()])
         netlink_socket.run(netlink.add_address(link.index, gateway))

@@ -21,7 +21,7 @@ from typing import Protocol, Self
 from lamina.changeset.entry import Entry, EntryKind
 from lamina.changeset.names import clean_name, shown
 from lamina.changeset.whiteout import is_forgeable
-from lamina.errors import InvalidArgument, UnsafeArchive
+from lamina.errors import Conflict, InvalidArgument, UnsafeArchive
 from lamina.kernel.openat import open_in_root
 from lamina.rootfs.remove import remove_at
 from lamina.rootfs.view import View
@@ -70,6 +70,7 @@ class Placer:
 
         Raises:
             InvalidArgument: an entry would change the kind of an existing name, and may not.
+            Conflict: an entry would replace something that is mounted.
             UnsafeArchive: a name leaves the target, or a hard link has no target there.
             OSError: EROFS on a read-only mount, ENOSPC and the like.
         """
@@ -117,6 +118,8 @@ class Placer:
             raise InvalidArgument(f"cannot overwrite directory {shown(name)} with non-directory {shown(name)}")
         if self._keep_kinds and will_be:
             raise InvalidArgument(f"cannot overwrite non-directory {shown(name)} with directory {shown(name)}")
+        if self._view.is_mounted_on(at, base):
+            raise Conflict(f"cannot replace {shown(name)}, on which something is mounted: device or resource busy")
         remove_at(at, os.fsdecode(base))
         return False
 

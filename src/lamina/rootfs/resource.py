@@ -56,11 +56,9 @@ class Resource:
 def absolute(path: str) -> str:
     """`path` from `/`, cleaned of `.` and `..`, with the trailing `/` or `/.` that it had."""
     cleaned = "/" + posixpath.normpath("/" + path).lstrip("/")
-    if cleaned == "/":
-        return cleaned
     if posixpath.basename(path) == ".":
-        return cleaned + "/."
-    return cleaned + "/" if path.endswith("/") else cleaned
+        return cleaned.rstrip("/") + "/."
+    return cleaned + "/" if path.endswith("/") and cleaned != "/" else cleaned
 
 
 def find(view: View, path: str) -> Resource:

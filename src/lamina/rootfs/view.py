@@ -51,6 +51,14 @@ class View:
         """The bind that an open file lies on; None for the container's own root."""
         return self._mounts.get(_mount_id(fd))
 
+    def is_mounted_on(self, at: int, base: bytes) -> bool:
+        """Is the entry `base` of the open directory `at` a mount point?"""
+        fd = open_in_root(at, base, os.O_PATH, nofollow_last=True)
+        try:
+            return _mount_id(fd) != _mount_id(at)
+        finally:
+            os.close(fd)
+
     def inside(self, fd: int) -> str:
         """The absolute name, inside the container, of an open file."""
         found = os.readlink(f"/proc/self/fd/{fd}").removesuffix(" (deleted)")

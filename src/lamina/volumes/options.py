@@ -57,7 +57,7 @@ def parse_options(options: Mapping[str, str]) -> LocalOptions | None:
     """
     for key in options:
         if key not in _KNOWN:
-            raise InvalidArgument(f"invalid option: {key!r}")
+            raise InvalidArgument(f'invalid option: "{key}"')
     if options.get("size"):
         raise Unsupported("quota size requested but no quota support", hint="leave out the option size")
     found = LocalOptions(options.get("type", ""), options.get("device", ""), options.get("o", ""))
@@ -65,7 +65,7 @@ def parse_options(options: Mapping[str, str]) -> LocalOptions | None:
         return None
     for key, needed in (("type", "device"), ("device", "type"), ("o", "type"), ("o", "device")):
         if options.get(key) and not options.get(needed):
-            raise InvalidArgument(f"missing required option: {needed!r}")
+            raise InvalidArgument(f'missing required option: "{needed}"')
     words = found.options.split(",")
     if found.type != "tmpfs" and not {"bind", "rbind"} & set(words):
         raise Unsupported(

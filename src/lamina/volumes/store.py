@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lamina.clock import rfc3339
-from lamina.errors import Conflict, CorruptRecord, InvalidArgument, NoSuchVolume
+from lamina.errors import Conflict, CorruptRecord, InvalidArgument, NoSuchVolume, Unsupported
 from lamina.ids import random_id
 from lamina.jsonvalue import JsonObject, JsonValue, go_json, parse_object, string_map, text
 from lamina.kernel.durable import fsync_dir, make_dirs, write_file
@@ -59,6 +59,8 @@ class VolumeStore:
         self._file: BoltFile | None = None
         self._rows: dict[str, JsonObject] = {}
         self._names: set[str] = set()
+        self._going: set[str] = set()
+        self._filling: dict[str, threading.Lock] = {}
         self._holders: dict[str, set[str]] = {}
 
     def open(self) -> list[str]:
@@ -98,16 +100,23 @@ class VolumeStore:
             Unsupported: as `parse_options`.
         """
         if driver not in {"", LOCAL}:
-            raise NoSuchVolume(f'plugin "{driver}" not found', hint="the only volume driver is local")
+            raise NoSuchVolume(
+                f'create {name or ""}: error looking up volume plugin {driver}: plugin "{driver}" not found',
+                hint="the only volume driver is local",
+            )
         labels = dict(labels or {})
         if not name:
             name = random_id()
             labels.setdefault(ANONYMOUS_LABEL, "")
         _check_name(name)
-        wanted = parse_options(options or {})
+        try:
+            wanted = parse_options(options or {})
+        except (InvalidArgument, Unsupported) as error:
+            raise type(error)(f"create {name}: {error}", hint=error.hint) from error
         with self._lock:
             if name in self._names:
                 return self.get(name)
+            self._check_not_going(name)
             self._make_directory(name, wanted)
             self._names.add(name)
             self._rows[name] = _row(name, labels, options or {})
@@ -148,12 +157,24 @@ class VolumeStore:
             holders = self._holders.get(name)
             if holders:
                 raise Conflict(f"remove {name}: volume is in use - [{', '.join(sorted(holders))}]")
+            self._names.discard(name)
+            self._filling.pop(name, None)
+            self._going.add(name)
+        try:
+            # Without the lock: a large volume takes its time.
             self._unmount(name)
             remove_tree(self._directory / name / "_data")
             remove_tree(self._directory / name)
             fsync_dir(self._directory)
-            self._names.discard(name)
-            if self._rows.pop(name, None) is not None:
+        except BaseException:
+            with self._lock:
+                self._names.add(name)
+            raise
+        finally:
+            with self._lock:
+                self._going.discard(name)
+        with self._lock:
+            if name not in self._names and self._rows.pop(name, None) is not None:
                 self._write_rows()
 
     def hold(self, name: str, container_id: str) -> Volume:
@@ -191,7 +212,13 @@ class VolumeStore:
         The name is resolved inside `rootfs`, whatever symlinks an image puts in its way.
         """
         with self._lock:
+            filling = self._filling.setdefault(volume.name, threading.Lock())
+        with filling:
             fill_from_image(volume.mountpoint, rootfs, inside)
+
+    def _check_not_going(self, name: str) -> None:
+        if name in self._going:
+            raise Conflict(f"create {name}: a volume of this name is being removed")
 
     def _read_rows(self) -> Sequence[str]:
         assert self._file is not None
@@ -269,7 +296,9 @@ class VolumeStore:
 
 def _check_name(name: str) -> None:
     if len(name) == 1:
-        raise InvalidArgument("volume name is too short, names should be at least two alphanumeric characters")
+        raise InvalidArgument(
+            f"create {name}: volume name is too short, names should be at least two alphanumeric characters"
+        )
     if not _NAME.fullmatch(name) or len(name) > _MAX_NAME_BYTES:
         raise InvalidArgument(
             f'create {name[:100]}: "{name[:100]}" includes invalid characters for a local volume name, only '

@@ -109,6 +109,18 @@ def test_what_is_read_only_refuses(stores: Stores) -> None:
     assert os.listdir(volume) == ["f"]
 
 
+def test_what_is_mounted_is_not_replaced(stores: Stores, tmp_path: Path) -> None:
+    hosts = tmp_path / "hosts"
+    hosts.write_text("own")
+    box = stores.container()
+    box.hosts_path = str(hosts)
+    assert copy_out(stores, "box", "/etc/hosts")[1] == {"hosts": b"own"}
+    with pytest.raises(Conflict, match="device or resource busy"):
+        copy_in(stores, "box", "/etc", tar_of({"hosts": b"planted"}))
+    assert hosts.read_text() == "own"
+    assert stores.read(box, "etc/hosts") == ""
+
+
 def test_the_containers_own_user_can_be_given_what_is_made(stores: Stores) -> None:
     box = stores.container(user="app")
     copy_in(stores, "box", "/tmp/..", tar_of({"f": b"x"}), own=True)

@@ -19,6 +19,7 @@ from lamina.kernel.namespaces import hold_new_network_namespace, in_network_name
 from lamina.kernel.netlink import Netlink
 from lamina.kernel.nftables import Nftables
 from lamina.networks.networks import Networks
+from lamina.networks.settings import network_settings
 
 pytestmark = [pytest.mark.root, pytest.mark.usefixtures("own_network")]
 
@@ -237,6 +238,25 @@ def test_an_address_outside_the_subnet_is_a_warning(tmp_path: Path, networks: Ne
     assert address_of(other.join(ContainerId("c" * 64), "bridge").settings) == "10.99.0.2"
     other.leave(ContainerId("c" * 64))
     other.close()
+
+
+def test_a_new_bip_takes_effect_when_no_container_is_on_the_bridge(tmp_path: Path) -> None:
+    first = Networks(tmp_path / "files", tmp_path / "run")
+    first.start({})
+    container_id = new_container_id()
+    first.join(container_id, "bridge")
+    first._claim.close()
+    second = Networks(tmp_path / "files", tmp_path / "run", bip="10.98.0.1/24")
+    settings = network_settings(None)
+    with pytest.raises(InvalidArgument, match="containers on it"):
+        second.start({container_id: settings})
+    second.close()
+    first.leave(container_id)
+    wait_until(lambda: not any(name.startswith("veth") for name in link_names()))
+    third = Networks(tmp_path / "files", tmp_path / "run", bip="10.98.0.1/24")
+    third.start({})
+    assert (third.bridge_name, str(third.gateway)) == ("lamina0", "10.98.0.1")
+    third.close()
 
 
 def test_closing_without_containers_removes_bridge_and_rules(tmp_path: Path) -> None:

@@ -50,8 +50,8 @@ def names(view: View, path: str) -> list[str]:
 @pytest.mark.parametrize(
     ("path", "expected"),
     [
-        ("etc", "/etc"), ("/etc/", "/etc/"), ("/etc/.", "/etc/."), ("/a/../etc/./x", "/etc/x"), ("/", "/"), (".", "/"),
-        ("../..", "/"), ("//etc//", "/etc/"),
+        ("etc", "/etc"), ("/etc/", "/etc/"), ("/etc/.", "/etc/."), ("/a/../etc/./x", "/etc/x"), ("/", "/"), (".", "/."),
+        ("../..", "/"), ("/.", "/."), ("a/..", "/"), ("//etc//", "/etc/"),
     ],
 )  # fmt: skip
 def test_paths_are_cleaned_but_keep_their_end(path: str, expected: str) -> None:
@@ -88,6 +88,10 @@ def test_the_archive_begins_with_the_name_asked_for(view: View) -> None:
     assert names(view, "/link") == ["link"]
     assert names(view, "/link/") == ["link", "link/leaf"]
     assert names(view, "/link/leaf") == ["leaf"]
+
+
+def test_the_inside_of_the_root_is_archived_from_a_dot(view: View) -> None:
+    assert names(view, ".")[:2] == [".", "./dangling"]
 
 
 def test_the_root_itself_is_archived_from_a_slash(view: View) -> None:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -164,7 +165,7 @@ def test_an_unknown_driver_is_named(store: VolumeStore) -> None:
 
 
 def test_options_that_do_not_go_together_are_refused(store: VolumeStore) -> None:
-    with pytest.raises(InvalidArgument, match="device"):
+    with pytest.raises(InvalidArgument, match='create data: missing required option: "device"'):
         store.create("data", options={"type": "tmpfs"})
     with pytest.raises(InvalidArgument, match="invalid option"):
         store.create("data", options={"colour": "red"})
@@ -173,6 +174,27 @@ def test_options_that_do_not_go_together_are_refused(store: VolumeStore) -> None
     with pytest.raises(Unsupported, match="quota"):
         store.create("data", options={"size": "10m"})
     assert store.list() == []
+
+
+def test_making_and_removing_the_same_name_at_once_leaves_one_truth(store: VolumeStore, directory: Path) -> None:
+    def churn() -> None:
+        for _ in range(20):
+            try:
+                store.create("same")
+                store.remove("same")
+            except (Conflict, NoSuchVolume):
+                continue  # the others were faster
+
+    with ThreadPoolExecutor(4) as threads:
+        for done in [threads.submit(churn) for _ in range(4)]:
+            done.result()
+    names = [volume.name for volume in store.list()]
+    assert (directory / "same").exists() == (names == ["same"])
+    store.close()
+    again = VolumeStore(directory)
+    assert again.open() == []
+    assert [volume.name for volume in again.list()] == names
+    again.close()
 
 
 @pytest.mark.root
