@@ -161,7 +161,7 @@ class Create:
         host_config = complete_host_config(request.host_config, defaults)
         host_config["NetworkMode"] = self.networks.resolve_mode(text(host_config, "NetworkMode"))
         warnings += validate(config, host_config, self.limits)
-        _check_neighbours(host_config, self.containers)
+        _resolve_neighbours(config, host_config, self.containers)
         container_id = new_container_id()
         completed = complete_config(config, container_id, host_config, defaults.host_name)
         return _Making(container_id, image, completed, host_config, warnings)
@@ -308,12 +308,18 @@ class Create:
         )
 
 
-def _check_neighbours(host_config: JsonObject, containers: ContainerStore) -> None:
-    """Every `container:X` names a container that exists."""
+def _resolve_neighbours(config: JsonObject, host_config: JsonObject, containers: ContainerStore) -> None:
+    """Every `container:X` names a container that exists; its id is kept, so that it may be renamed."""
     for key in ("NetworkMode", "PidMode", "IpcMode"):
         mode = text(host_config, key)
-        if mode.startswith("container:"):
-            _neighbour(mode.removeprefix("container:"), containers)
+        if not mode.startswith("container:"):
+            continue
+        other = _neighbour(mode.removeprefix("container:"), containers)
+        host_config[key] = f"container:{other.id}"
+        if key == "NetworkMode":
+            # Who shares a network shares the name in it: its /etc/hosts is the other one's.
+            config["Hostname"] = text(other.config, "Hostname")
+            config["Domainname"] = text(other.config, "Domainname")
 
 
 def _neighbour(ref: str, containers: ContainerStore) -> Container:

@@ -234,6 +234,15 @@ def test_volumes_of_another_container_are_shared(plain):
     assert plain.volumes.holders(mine["Name"]) == {first.id, second.id}
 
 
+def test_a_shared_network_keeps_the_id_and_the_host_name_of_the_other(plain):
+    first = plain.create("first", {"Hostname": "box"})
+    plain.create("second", host={"NetworkMode": "container:first", "PidMode": "container:first"})
+    found = plain.inspect("second")
+    assert found["HostConfig"]["NetworkMode"] == found["HostConfig"]["PidMode"] == f"container:{first.id}"
+    assert found["Config"]["Hostname"] == "box"
+    assert found["NetworkSettings"]["Networks"] == {}
+
+
 def test_the_working_directory_is_made(engine):
     created = engine.create("web", {"WorkingDir": "/srv/deep"})
     root = engine.stores.layers.mount_rw(created.id)
