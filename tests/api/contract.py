@@ -22,6 +22,15 @@ NULLS_OF_DOCKERD = {
     "Volume": ("Labels", "Options"),
     "VolumeListResponse": ("Volumes", "Warnings"),
     "IPAM": ("Config", "Options"),
+    "EndpointSettings": ("Aliases", "DNSNames", "DriverOpts", "IPAMConfig", "Links"),
+    "ImageHistoryResponseItem": ("Tags",),
+    "ImageConfig": ("Cmd", "Entrypoint", "Env", "Labels", "OnBuild", "Volumes"),
+    "ContainerConfig": ("Cmd", "Entrypoint", "Env", "Labels", "OnBuild", "Volumes"),
+    "Resources": ("DeviceCgroupRules", "DeviceRequests", "Devices", "MemorySwappiness", "OomKillDisable", "Ulimits"),
+    "HostConfig": (
+        *("Binds", "CapAdd", "CapDrop", "Dns", "DnsOptions", "DnsSearch", "ExtraHosts", "GroupAdd", "Links"),
+        *("SecurityOpt", "VolumesFrom"),
+    ),
 }
 """Where dockerd 20.10 and 28 send null for an empty map or list, against their own description. Clients expect it."""
 
@@ -55,9 +64,8 @@ class Contract:
         }
         root = {"definitions": {name: to_schema(schema) for name, schema in document["definitions"].items()}}
         for name, keys in NULLS_OF_DOCKERD.items():
-            for key in keys:
-                found = root["definitions"][name]["properties"][key]
-                found["type"] = ["null", *([found["type"]] if isinstance(found["type"], str) else found["type"])]
+            properties = _properties(root["definitions"][name])
+            properties.update({key: {"anyOf": [{"type": "null"}, properties[key]]} for key in keys})
         self._registry = Registry().with_resource(_BASE, Resource.from_contents(root, default_specification=DRAFT4))
 
     def validate(self, method: str, path: str, status: int, body: bytes | object) -> None:
@@ -122,6 +130,11 @@ def to_schema(swagger: Any) -> Any:
     elif swagger.get("x-nullable"):
         return {"anyOf": [out, {"type": "null"}]}
     return out
+
+
+def _properties(schema: dict[str, Any]) -> dict[str, Any]:
+    """The properties that a definition itself has, which with `allOf` are its last part's."""
+    return schema["properties"] if "properties" in schema else _properties(schema["allOf"][-1])
 
 
 def _decoded(body: bytes, what: str) -> object:
