@@ -14,9 +14,10 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from posixpath import normpath
+from typing import NamedTuple
 
 from fastcrc import crc64
 from isal import isal_zlib
@@ -29,6 +30,9 @@ MAX_RAW_BYTES = 1 << 20
 MAX_LINE_BYTES = 8 << 20
 _GZIP_LEVEL = 1
 _FLUSH_LINES = 512
+_USUAL_FILE = re.compile(
+    rb'\{"type":1,"name":"([^"\\]*)",(?:"size":([0-9]{1,18}),)?"payload":(?:null|"([A-Za-z0-9+/]{11}=)"),"position":[0-9]+\}'
+)
 
 crc_of = crc64.go_iso
 """CRC-64/ISO as Go has it: polynomial 0xD800000000000000 reflected, all ones before and after. Takes a start value."""
@@ -98,8 +102,7 @@ class TarSplitWriter:
         return packed
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
+class Segment(NamedTuple):
     """One line of a tar-split. `name` is None for raw bytes; else `raw` is empty and a file's content belongs here."""
 
     raw: bytes
@@ -138,6 +141,10 @@ def _parse_line(line: bytes) -> Segment:
     if line.startswith(b'{"type":2,"payload":"'):
         end = line.find(b'"', 21)
         return Segment(_decode(line[21:end]))
+    usual = _USUAL_FILE.fullmatch(line)
+    if usual is not None:
+        name, size, crc = usual.groups()
+        return Segment(b"", name, int(size or b"0"), int.from_bytes(_decode(crc or b""), "big"))
     try:
         value = json.loads(line)
         kind = value["type"]

@@ -13,11 +13,13 @@ import socket
 import sys
 import threading
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
 from lamina import errors
 from lamina.errors import InvalidArgument, LaminaError, ProcessFailed
 from lamina.jsonvalue import JsonObject, integer, parse_object, text
+from lamina.layers.assemble import Writable
 from lamina.layers.unpack import Limits, Unpacked, UnpackTarget
 from lamina.layers.worker import ACCEPTED, MAX_MESSAGE_BYTES
 from lamina.oci.digest import DiffId, Digest, parse_digest
@@ -245,6 +247,26 @@ class TarJob(Job):
     def result(self) -> int:
         """Wait for the end; the number of bytes. Raises what `lamina.layers.assemble.write_tar` raises."""
         return integer(self._wait(), "bytes")
+
+
+def write_tar_through(pool: WorkerPool, tar_split: Path, directory: Path, diff_id: DiffId, out: Writable) -> int:
+    """As `assemble.write_tar`, but the work is done by a worker; this thread only passes the bytes on."""
+    read_fd, write_fd = os.pipe()
+    try:
+        try:
+            fcntl.fcntl(write_fd, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+            job = pool.write_tar(tar_split, directory, diff_id, write_fd)
+        finally:
+            os.close(write_fd)
+        try:
+            while data := os.read(read_fd, PIPE_BYTES):
+                out.write(data)
+        except BaseException:
+            job.kill()
+            raise
+    finally:
+        os.close(read_fd)
+    return job.result()
 
 
 def _unpack_spec(target: UnpackTarget, limits: Limits, digest: Digest | None) -> JsonObject:

@@ -20,6 +20,7 @@ from lamina.errors import Conflict, CorruptRecord, InvalidArgument, LaminaError,
 from lamina.ids import CacheId, new_cache_id, random_id
 from lamina.kernel.durable import fsync_dir, make_dirs
 from lamina.layers import assemble, record, rwtar
+from lamina.layers.pool import WorkerPool, write_tar_through
 from lamina.layers.record import TAR_SPLIT, Layer, RwLayer
 from lamina.layers.retain import Holds
 from lamina.layers.rw import OPAQUE_MARKS, RwLayers, keeps_overlay_upper
@@ -32,6 +33,9 @@ from lamina.storage.mounting import Mounts
 
 MAX_DEPTH = 125
 """Layers in a chain. Source: moby layer/layer_store.go `maxLayerDepth`."""
+
+_LARGE_BYTES = 4 << 20
+"""From here on the daemon's interpreter lock is worth a worker process."""
 
 _CHAIN = re.compile(r"[0-9a-f]{64}")
 _REMOVING = re.compile(r"([0-9a-f]{64})-[0-9a-f]+-removing")
@@ -51,10 +55,12 @@ class StagedLayer:
 class LayerStore:
     """Registers layers, gives them out, counts who holds them. `directory` is `<root>/image/<driver>/layerdb`."""
 
-    def __init__(self, directory: Path, driver: StorageDriver, mounts: Mounts) -> None:
+    def __init__(self, directory: Path, driver: StorageDriver, mounts: Mounts, pool: WorkerPool | None = None) -> None:
+        """With a `pool` the tars of large layers are put together by its workers."""
         self._directory = directory
         self._driver = driver
         self._mounts = mounts
+        self._pool = pool
         self._lock = threading.RLock()
         self._layers: dict[ChainId, Layer] = {}
         self._depths: dict[ChainId, int] = {}
@@ -214,6 +220,8 @@ class LayerStore:
         """
         layer = self.get(chain)
         with self.reading(chain) as (tar_split, directory):
+            if self._pool is not None and layer.size_bytes > _LARGE_BYTES:
+                return write_tar_through(self._pool, tar_split, directory, layer.diff_id, out)
             return assemble.write_tar(tar_split, directory, layer.diff_id, out)
 
     def tar_bytes(self, chain: ChainId) -> int:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from lamina.errors import Conflict, DataLoss, InvalidArgument, LaminaError, NoSuchLayer, UnsafeArchive
+from lamina.layers.pool import WorkerPool
 from lamina.layers.store import MAX_DEPTH, LayerStore
 from lamina.layers.unpack import unpack
 from lamina.oci.digest import ChainId, Digest, hex_of
@@ -346,3 +347,20 @@ def test_a_symlink_of_one_layer_leads_the_next_one_nowhere(store: LayerStore, tm
     assert not (tmp_path / "cron").exists()
     assert not Path("/etc/cron").exists()
     assert tmp_path.stat().st_mode == mode
+
+
+def test_large_tars_are_put_together_by_a_worker(tmp_path: Path, driver_name: str) -> None:
+    driver = choose_driver(tmp_path / "root", driver_name, {})
+    tar = make([("big", FILE, 0o644, os.urandom(5 << 20)), ("small", FILE, 0o644, b"1")])
+    with WorkerPool(1) as pool:
+        store = LayerStore(tmp_path / "root" / "layerdb", driver, Mounts(driver), pool)
+        chain = put(store, tar)
+        assert tar_of(store, chain) == tar
+
+        class Gone:
+            def write(self, data: object, /) -> None:
+                raise BrokenPipeError
+
+        with pytest.raises(BrokenPipeError):
+            store.write_tar(chain, Gone())
+        assert tar_of(store, chain) == tar
