@@ -31,7 +31,7 @@ from lamina.networks.bridge import (
 )
 from lamina.networks.ipam import AddressPool, mac_of, parse_bip
 from lamina.networks.record import NETWORKS, load_record, save_record
-from lamina.networks.sandbox import Sandboxes
+from lamina.networks.sandbox import Sandboxes, is_outer_name
 from lamina.networks.settings import Endpoint, network_body, network_settings, stored_endpoint
 
 NO_BRIDGE = "none"
@@ -180,7 +180,9 @@ class Networks:
         bridge, self._bridge = self._bridge, None
         if bridge is not None:
             with Netlink() as netlink:
-                if not self._endpoints_on_bridge() and not ports(bridge, netlink.links()):
+                # Ends of cables of our own may still be on it: the kernel takes its time when a container goes.
+                others = [port for port in ports(bridge, netlink.links()) if not is_outer_name(port.name)]
+                if not others and not self._endpoints_on_bridge():
                     remove_bridge(bridge, netlink, self._nftables)
         if self._claim is not None:
             self._claim.close()

@@ -7,6 +7,7 @@ the bridge, one inside), one batch that sets up the inside. That is why no sandb
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Collection
 from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
@@ -17,6 +18,7 @@ from lamina.kernel.namespaces import hold_new_network_namespace, release_namespa
 from lamina.kernel.netlink import Netlink
 
 _INSIDE, _LOOPBACK_INDEX = "eth0", 1
+_OUTER_NAME = re.compile(r"veth[0-9a-f]{10}")
 
 
 class Sandboxes:
@@ -74,6 +76,11 @@ class Sandboxes:
         for name in left:
             release_namespace(self._directory / name)
         return left
+
+
+def is_outer_name(name: str) -> bool:
+    """Is this how we name the bridge's end of a cable?"""
+    return _OUTER_NAME.fullmatch(name) is not None
 
 
 def _outer_name() -> str:

@@ -97,7 +97,6 @@ def test_two_containers_reach_each_other_and_the_host_reaches_them(networks: Net
     with listen("172.17.0.1") as server:
         serve_one(server)
         assert inside(one.netns, lambda: connect("172.17.0.1")) == "172.17.0.2"
-        serve_one(server)
     assert inside(one.netns, lambda: socket.gethostbyname("127.0.0.1")) == "127.0.0.1"
 
 
@@ -266,6 +265,30 @@ def test_closing_without_containers_removes_bridge_and_rules(tmp_path: Path) -> 
     networks.close()
     assert link_names() == ["lo"]
     Nftables().run("table ip lamina_lamina0 { }; delete table ip lamina_lamina0")
+
+
+def test_closing_right_after_the_last_container_left_removes_the_bridge(tmp_path: Path) -> None:
+    for _ in range(5):
+        networks = Networks(tmp_path / "files", tmp_path / "run")
+        networks.start({})
+        container_id = new_container_id()
+        networks.join(container_id, "bridge")
+        networks.leave(container_id)
+        networks.close()
+        assert "lamina0" not in link_names()
+
+
+def test_closing_with_something_foreign_on_the_bridge_keeps_it(networks: Networks) -> None:
+    with Netlink() as opened:
+        bridge = opened.link("lamina0")
+        assert bridge is not None
+        fd = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+        opened.run(
+            netlink.add_veth("mine", bridge=bridge.index, peer="other", peer_mac="02:42:00:00:00:09", peer_netns_fd=fd)
+        )
+        os.close(fd)
+    networks.close()
+    assert "lamina0" in link_names()
 
 
 def test_two_daemons_never_share_a_bridge(tmp_path: Path) -> None:
