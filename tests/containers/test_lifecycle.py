@@ -245,6 +245,35 @@ def test_a_container_without_log_still_shows_its_output(tmp_path: Path, busybox:
     asyncio.run(scenario())
 
 
+def test_a_container_without_log_reads_its_input_to_the_end(tmp_path: Path, busybox: Path) -> None:
+    sent = bytes(range(256)) * 4000
+
+    async def scenario() -> None:
+        async with host(tmp_path, busybox) as engine:
+            container = engine.add("cat", host_config={"LogConfig": {"Type": "none"}}, OpenStdin=True, StdinOnce=True)
+            session = engine.lifecycle.attach(container, Wanted(stdin=True))
+            await engine.lifecycle.start(container)
+            async with asyncio.TaskGroup() as group:
+                received = group.create_task(collect(session))
+                await session.write_stdin(sent)
+                await session.close_stdin()
+            assert received.result()[0] == sent
+
+    asyncio.run(scenario())
+
+
+def test_who_gives_up_waiting_is_forgotten(tmp_path: Path, busybox: Path) -> None:
+    async def scenario() -> None:
+        async with host(tmp_path, busybox) as engine:
+            container = engine.add("true")
+            given_up, kept = (engine.lifecycle.wait(container, "next-exit") for _ in range(2))
+            given_up.cancel()
+            await engine.output(container)
+            assert (await kept).status_code == 0
+
+    asyncio.run(scenario())
+
+
 def test_twenty_at_once(tmp_path: Path, busybox: Path) -> None:
     async def scenario() -> None:
         async with host(tmp_path, busybox) as engine:

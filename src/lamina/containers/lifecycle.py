@@ -332,7 +332,10 @@ class Lifecycle:
             future.set_result(WaitResult(container.state.exit_code, container.state.error))
             return future
         pending = self._removals if condition == "removed" else self._exits
-        pending.setdefault(container.id, []).append(future)
+        waiting = pending.setdefault(container.id, [])
+        waiting.append(future)
+        # Who gives up waiting is forgotten at once.
+        future.add_done_callback(lambda done: waiting.remove(done) if done in waiting else None)
         return future
 
     def _answer(self, pending: dict[ContainerId, list[asyncio.Future[WaitResult]]], container: Container) -> None:

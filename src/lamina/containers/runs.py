@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from pathlib import Path
 
@@ -212,12 +213,13 @@ class Run:
             await queue.put(None)
 
     async def close_stdin(self) -> None:
-        """End of the container's standard input. Again is fine."""
+        """End of the container's standard input; output still comes. Again is fine."""
         async with self._stdin_lock:
-            if self.attached is None or self.journal_fd < 0:
+            if self.attached is None:
                 return
-            self.attached.close()
-            self.attached = None
+            # OSError: the monitor has ended, and the input with it.
+            with contextlib.suppress(OSError):
+                self.attached.shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
         """Let go of every descriptor; the container goes on. Again is fine."""

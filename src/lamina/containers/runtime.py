@@ -17,7 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from lamina.errors import CommandNotExecutable, CommandNotFound, LaminaError, ProcessFailed, ProgramFailed
+from lamina.errors import (
+    CommandNotExecutable,
+    CommandNotFound,
+    InvalidArgument,
+    LaminaError,
+    ProcessFailed,
+    ProgramFailed,
+)
 from lamina.ids import ContainerId
 from lamina.jsonvalue import JsonObject, from_strings, go_json, mapping, parse_object, strings
 from lamina.kernel import durable, libc, pidfd
@@ -25,6 +32,7 @@ from lamina.programs import conmon, oci_runtime
 from lamina.programs import run as programs
 
 _EXEC_S = 120.0
+_MAX_ROOT_BYTES = 80
 _MAX_SPEC_BYTES = 8 << 20
 
 
@@ -352,7 +360,13 @@ def prepare_runtime(exec_root: Path, candidates: tuple[str, ...] = oci_runtime.C
 
     Raises:
         Unsupported: no runtime works, or conmon is not installed; names the package.
+        InvalidArgument: the path is too long for the sockets below it.
     """
+    if len(os.fsencode(exec_root)) > _MAX_ROOT_BYTES:
+        raise InvalidArgument(
+            f"the exec root {exec_root} is too long: sockets below it would not fit into 108 bytes",
+            hint=f"choose an --exec-root of at most {_MAX_ROOT_BYTES} bytes",
+        )
     program = programs.require("conmon")
     durable.make_dirs(exec_root, 0o711)
     chosen = oci_runtime.choose_runtime(exec_root / "runtime", exec_root, candidates)

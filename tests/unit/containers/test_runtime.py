@@ -1,6 +1,11 @@
 """What the runtime changes in a spec."""
 
-from lamina.containers.runtime import without_abis
+from pathlib import Path
+
+import pytest
+
+from lamina.containers.runtime import prepare_runtime, without_abis
+from lamina.errors import InvalidArgument
 from lamina.jsonvalue import JsonObject
 
 X32 = frozenset({"SCMP_ARCH_X32"})
@@ -19,3 +24,8 @@ def test_a_spec_without_such_a_filter_is_given_back_as_it_is() -> None:
         assert without_abis(spec, X32) is spec
     both: JsonObject = {"linux": {"seccomp": {"architectures": ["SCMP_ARCH_X32"]}}}
     assert without_abis(both, frozenset()) is both
+
+
+def test_an_exec_root_that_no_socket_fits_below_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidArgument, match="too long"):
+        prepare_runtime(tmp_path / ("x" * 90))
