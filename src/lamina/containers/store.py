@@ -1,8 +1,8 @@
 """All containers: kept in memory, written to `containers/<id>/` as dockerd does (blocking, thread-safe).
 
 One save renames hostconfig.json into place first and config.v2.json last, so after a crash the host config may be one
-step newer than the config, never the other way round. Removal takes config.v2.json away first: a directory without it
-is garbage that the next load sweeps.
+step newer than the config, never the other way round. A new directory is staged under another name, and one that goes
+is renamed first: what a crash leaves of either is swept by the next load.
 
 Source: moby container/container.go (CheckpointTo), daemon/daemon.go (restore), daemon/names.go.
 """
@@ -29,6 +29,7 @@ MAX_RECORD_BYTES = 8 << 20
 _ID = re.compile(r"[0-9a-f]{64}")
 _TEMPORARY = re.compile(r"\.tmp-.*")
 _STAGED = ".new-"
+_GONE = ".gone-"
 
 
 class ContainerStore:
@@ -55,8 +56,8 @@ class ContainerStore:
         """
         warnings: list[str] = []
         for name in sorted(os.listdir(self._directory)):
-            if name.startswith(_STAGED):
-                shutil.rmtree(self._directory / name)  # a create that was interrupted
+            if name.startswith((_STAGED, _GONE)):
+                shutil.rmtree(self._directory / name, ignore_errors=True)  # an interrupted create or remove
                 continue
             if not _ID.fullmatch(name):
                 continue
@@ -239,13 +240,13 @@ class ContainerStore:
     def forget(self, container: Container) -> None:
         """Remove the record and the directory, and free id and name. Nothing may be mounted below the directory.
 
-        The record goes first: a crash leaves garbage that the next load sweeps. Again is fine.
+        The directory is renamed away first, so a crash leaves garbage and never half a container; what cannot be
+        removed now is swept by the next load. Again is fine.
         """
-        directory = self.directory(container.id)
+        gone = self._directory / f"{_GONE}{container.id}"
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(directory / CONFIG)
-        with contextlib.suppress(FileNotFoundError):
-            shutil.rmtree(directory)
+            os.rename(self.directory(container.id), gone)
+            shutil.rmtree(gone, ignore_errors=True)
         with self._lock:
             self._by_id.pop(container.id, None)
             self._writing.pop(container.id, None)

@@ -211,8 +211,9 @@ def test_many_threads_save_one_container(store):
     assert len(again.all()) == 1
 
 
-def test_a_staged_directory_of_an_interrupted_create_is_swept(store):
-    staged = store.directory(ContainerId(f".new-{ID_A}"))
+@pytest.mark.parametrize("prefix", [".new-", ".gone-"])
+def test_what_an_interrupted_create_or_remove_left_aside_is_swept(store, prefix):
+    staged = store.directory(ContainerId(f"{prefix}{ID_A}"))
     staged.mkdir()
     (staged / "config.v2.json").write_bytes(b"{}")
     _, warnings = reopened(store)

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 from lamina.jsonvalue import JsonObject, JsonValue, from_strings
 
@@ -286,6 +287,7 @@ def human_duration(duration_ns: int) -> str:
     return next((words for fits, words in steps if fits), f"{seconds // 3600 // 24 // 365} years")
 
 
+@lru_cache(maxsize=4096)  # lists ask for the same times again and again
 def epoch_ns(stamp: str) -> int:
     """Nanoseconds since the epoch of an RFC 3339 time; far in the past for one that cannot be read."""
     match = _RFC3339.fullmatch(stamp)
