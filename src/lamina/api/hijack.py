@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from enum import Enum
 
 from lamina.api.routing import Call
 from lamina.api.streams import closing
@@ -25,18 +26,26 @@ def take_over(call: Call, *, tty: bool) -> RawConnection:
     )
 
 
+class Ending(Enum):
+    """Why a client's view of a process ended."""
+
+    SAID_ALL = "the process has said everything"
+    DETACHED = "the client typed the detach keys"
+    CLIENT_GONE = "the client is gone: what it did not take is lost to it alone"
+
+
 class _DetachedError(Exception):
     """The detach keys were typed."""
 
 
-async def pump(session: Session, connection: RawConnection, *, keys: bytes, stdin: bool) -> bool:
+async def pump(session: Session, connection: RawConnection, *, keys: bytes, stdin: bool) -> Ending:
     """Carry bytes both ways until the process has said everything, the client is gone, or it typed the detach keys.
 
     The client's half-close is the end of stdin; output goes on. Frames unless the process has a terminal; detach
-    keys count only with one. Lets go of the session in any case. Answers whether the client detached.
+    keys count only with one. Lets go of the session in any case.
     """
     scanner = DetachScanner(keys if session.tty else b"")
-    detached = False
+    ending = Ending.SAID_ALL
     try:
         async with asyncio.TaskGroup() as both:
             typing = both.create_task(_type_in(session, connection, scanner, stdin=stdin))
@@ -45,13 +54,13 @@ async def pump(session: Session, connection: RawConnection, *, keys: bytes, stdi
                     await connection.write(data if session.tty else frame(stream, data))
             typing.cancel()
     except* ConnectionError:
-        pass  # the client is gone: what it did not take is lost to it alone
+        ending = Ending.CLIENT_GONE
     except* _DetachedError:
-        detached = True
+        ending = Ending.DETACHED
     finally:
         await session.aclose()
         connection.close()
-    return detached
+    return ending
 
 
 async def _type_in(session: Session, connection: RawConnection, scanner: DetachScanner, *, stdin: bool) -> None:
