@@ -32,7 +32,7 @@ from lamina.images.store import ImageStore
 from lamina.jsonvalue import JsonObject, string_map, strings, text
 from lamina.layers.store import LayerStore
 from lamina.oci.config import ImageConfig
-from lamina.oci.digest import ImageId
+from lamina.oci.digest import ChainId, ImageId
 from lamina.oci.platform import Platform, matches
 from lamina.volumes.store import Volume, VolumeStore
 from lamina.workers import Workers
@@ -105,6 +105,8 @@ class Create:
     defaults: Defaults
     limits: Limits
     host_platform: Platform
+    known_directories: dict[tuple[ChainId | None, str], bool] = field(default_factory=dict)
+    """Whether an image has a working directory, once somebody looked."""
 
     async def __call__(
         self,
@@ -276,9 +278,14 @@ class Create:
             making.image.top if making.image else None,
             prepare=content.prepare,
             limit_bytes=_size_limit(making.host_config),
+            alike=content.alike,
         )
         undo.callback(self.layers.remove_rw, making.id)
-        if content.lacks_working_directory:
+        place = (making.image.top if making.image else None, directory)
+        if content.lacks_working_directory is not None:
+            self.known_directories[place] = not content.lacks_working_directory
+        # Not known, and not looked for: making a directory that is there does no harm.
+        if directory and not self.known_directories.get(place):
             root = self.layers.mount_rw(making.id)
             try:
                 content.make_working_directory(root)

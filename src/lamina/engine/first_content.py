@@ -35,7 +35,13 @@ class FirstContent:
         self._volumes = volumes
         self._fresh = fresh
         self._working_directory = working_directory
-        self.lacks_working_directory = False
+        self.lacks_working_directory: bool | None = None
+        """Known once `prepare` has looked; None when its work was copied from an earlier container's."""
+
+    @property
+    def alike(self) -> str | None:
+        """What decides, besides the image, what `prepare` does; None when it also fills volumes."""
+        return None if self._fresh else self._working_directory or "/"
 
     def prepare(self, tree: Path) -> None:
         """Fill the init layer mounted at `tree`, then the volumes from what the image shows there.
@@ -44,6 +50,7 @@ class FirstContent:
             InvalidArgument: a volume would hide a file, or the working directory is one.
         """
         init_layer(tree)
+        self.lacks_working_directory = False
         root = os.open(tree, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             for volume, inside in self._fresh:

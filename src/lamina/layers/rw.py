@@ -9,13 +9,14 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from pathlib import Path
 
 from lamina.changeset.whiteout import OVERLAY_OPAQUE, OVERLAY_OPAQUE_USER
 from lamina.errors import AlreadyExists, CorruptRecord, InvalidArgument, NotFound, Unsupported
 from lamina.ids import CacheId, new_cache_id
 from lamina.layers import record, rwtar
+from lamina.layers.pattern import Pattern, pattern_of
 from lamina.layers.record import RwLayer
 from lamina.oci.digest import ChainId
 from lamina.rootfs.diff import Change, changes, upper_changes
@@ -27,6 +28,8 @@ OPAQUE_MARKS = {
     WhiteoutDialect.OVERLAY: OVERLAY_OPAQUE,
     WhiteoutDialect.OVERLAY_USERXATTR: OVERLAY_OPAQUE_USER,
 }
+
+_MAX_PATTERNS = 1024
 
 
 def keeps_overlay_upper(driver: StorageDriver) -> KeepsUpper | None:
@@ -44,6 +47,7 @@ class RwLayers:
         self._upper = keeps_overlay_upper(driver)
         self._lock = threading.Lock()
         self._layers: dict[str, RwLayer] = {}
+        self._patterns: dict[Hashable, Pattern] = {}
 
     def load(self, warnings: list[str]) -> None:
         """Read the records; one whose layer was never finished is removed with what there is of it."""
@@ -70,7 +74,9 @@ class RwLayers:
         name: str,
         parent: tuple[ChainId, CacheId] | None,
         prepare: Callable[[Path], None] | None,
+        *,
         limit_bytes: int | None,
+        alike: Hashable = None,
     ) -> RwLayer:
         """Make a writable layer; see `LayerStore.create_rw`."""
         if not name or "/" in name or name in {".", ".."}:
@@ -87,8 +93,7 @@ class RwLayers:
             record.write_rw(self._directory / name, layer)
             if init_id is not None and prepare is not None:
                 self._driver.create(init_id, below)
-                with self._mounts.mounted(init_id) as tree:
-                    prepare(tree)
+                self._fill(init_id, prepare, None if alike is None else (chain, alike))
                 # Not synced: it can be made again, and a container's creation must not wait for the disk.
                 self._driver.seal(init_id, durable=False)
             self._driver.create(mount_id, init_id or below)
@@ -100,6 +105,22 @@ class RwLayers:
                 del self._layers[name]
             raise
         return layer
+
+    def _fill(self, init_id: CacheId, prepare: Callable[[Path], None], key: Hashable) -> None:
+        """Through a mount, or, when the same was made before, by copying what that left."""
+        pattern = self._patterns.get(key) if key is not None else None
+        if pattern is not None and self._upper is not None:
+            pattern.lay_down(self._upper.upper(init_id))
+            return
+        with self._mounts.mounted(init_id) as tree:
+            prepare(tree)
+        if key is not None and self._upper is not None:
+            made = pattern_of(self._upper.upper(init_id))
+            if made is not None:
+                with self._lock:
+                    if len(self._patterns) >= _MAX_PATTERNS:
+                        self._patterns.clear()
+                    self._patterns[key] = made
 
     def get(self, name: str) -> RwLayer:
         """Raises NotFound."""

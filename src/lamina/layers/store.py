@@ -11,7 +11,7 @@ import contextlib
 import os
 import re
 import threading
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Hashable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -248,10 +248,13 @@ class LayerStore:
         *,
         prepare: Callable[[Path], None] | None,
         limit_bytes: int | None = None,
+        alike: Hashable = None,
     ) -> RwLayer:
         """Make a writable layer on `parent` (None: on nothing), which it holds.
 
-        With `prepare` an init layer comes between; it is filled by `prepare`, called with its mounted tree.
+        With `prepare` an init layer comes between; it is filled by `prepare`, called with its mounted tree. Equal
+        values of `alike` promise that `prepare` does the same on the same parent and nothing else: from the second
+        time on its work may be copied instead of calling it.
 
         Raises:
             AlreadyExists: the name is taken. NoSuchLayer: no such parent. Unsupported: the driver cannot limit sizes.
@@ -262,7 +265,7 @@ class LayerStore:
                 below = (parent, self.get(parent).cache_id)
                 self._holds.take(parent)
         try:
-            return self._rw.create(name, below, prepare, limit_bytes)
+            return self._rw.create(name, below, prepare, limit_bytes=limit_bytes, alike=alike)
         except BaseException:
             if parent is not None:
                 self.release(parent)
