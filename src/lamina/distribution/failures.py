@@ -1,4 +1,4 @@
-"""What goes wrong with a registry, as errors that say so (pure).
+"""What goes wrong with a registry, as errors that say so (async: it knows the errors of the HTTP library).
 
 The texts keep the words that people and scripts know from Docker: "connection refused", "no such host", "x509",
 "manifest unknown", "unauthorized", "denied", "toomanyrequests".
@@ -48,9 +48,7 @@ def unreachable(host: str, error: BaseException) -> LaminaError:
     if isinstance(error, aiohttp.ClientSSLError | ssl.SSLError):
         return _not_trusted(host, error) if "CERTIFICATE_VERIFY_FAILED" in str(error) else _no_tls(host, error)
     if isinstance(error, aiohttp.ClientConnectorDNSError | socket.gaierror):
-        return Unreachable(
-            f"cannot reach registry {host}: no such host", hint="check the name, and the DNS of this host"
-        )
+        return _not_found_by_name(host, error)
     if isinstance(error, asyncio.TimeoutError):
         return Unreachable(f"registry {host} does not answer: i/o timeout")
     if isinstance(error, OSError) and error.errno == errno.ECONNREFUSED:
@@ -64,6 +62,14 @@ def unreachable(host: str, error: BaseException) -> LaminaError:
     if isinstance(error, OSError) and error.errno:
         return Unreachable(f"cannot reach registry {host}: {errno_text(error.errno)}")
     return Unreachable(f"cannot talk to registry {host}: {str(error) or type(error).__name__}")
+
+
+def _not_found_by_name(host: str, error: OSError) -> LaminaError:
+    if error.errno == socket.EAI_AGAIN:
+        return Unreachable(f"cannot reach registry {host}: temporary failure in name resolution")
+    return Unreachable(
+        f"cannot reach registry {host}: no such host", hint="check the name, and the DNS of this host", is_settled=True
+    )
 
 
 def errno_text(number: int) -> str:

@@ -252,7 +252,7 @@ class Repository:
         """Find the base that answers, and what it wants to know."""
         async with self._connecting:
             if self._connected is None:
-                self._connected = await self._retry.run(self._first_answer)
+                self._connected = await self._first_answer()
             return self._connected
 
     async def _first_answer(self) -> tuple[URL, Authorizer]:

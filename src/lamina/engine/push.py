@@ -164,6 +164,7 @@ class Push:
             if size is not None:
                 target.progress(Progress(status="Layer already exists", id=_short(diff_id)))
                 return Descriptor(mediatype.DOCKER_LAYER_GZIP, source.digest, size)
+            await self.workers.call(self.metadata.forget, diff_id, source)
         others = [source for source in sources if source.repository.startswith(f"{domain}/")]
         for source in [source for source in others if source.repository != name][:_MOUNTS_TRIED]:
             path = source.repository.removeprefix(f"{domain}/")

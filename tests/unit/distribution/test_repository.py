@@ -10,7 +10,10 @@ import pytest
 from aiohttp import web
 
 from lamina.distribution.failures import Unreachable
+from lamina.distribution.registries import Registries
+from lamina.distribution.registry_config import RegistryConfig
 from lamina.distribution.repository import Repository
+from lamina.distribution.retry import Retry
 from lamina.errors import (
     DigestMismatch,
     LaminaError,
@@ -23,6 +26,7 @@ from lamina.errors import (
 from lamina.oci.descriptor import Descriptor
 from lamina.oci.digest import Digest, digest_of
 from lamina.wire.engine.auth import RegistryAuth
+from lamina.workers import Workers
 from tests.fakes.registries import Hostile, client, free_port, hostile, repository
 
 DATA = bytes(range(256)) * 2000
@@ -273,6 +277,43 @@ def test_an_unknown_host_is_named() -> None:
             source = await repository(registries, "no-such-registry.invalid/a")
             with pytest.raises(Unavailable, match=r"cannot reach registry no-such-registry\.invalid: no such host"):
                 await source.manifest("latest", "manifest for x")
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("host", ["no-such-registry.invalid", "127.0.0.1:1"])
+def test_what_will_not_change_is_not_tried_again(host: str) -> None:
+    async def pause(_: float) -> None:
+        raise AssertionError("there is nothing to wait for")
+
+    async def run() -> None:
+        workers = Workers(threads=2)
+        registries = Registries(RegistryConfig(certs_dirs=()), workers, retry=Retry(sleep=pause))
+        source = await repository(registries, f"{host}/a")
+        with pytest.raises(Unavailable, match="cannot reach"):
+            await source.manifest("latest", "manifest for x")
+        await registries.aclose()
+        workers.close()
+
+    asyncio.run(run())
+
+
+def test_a_registry_that_stays_away_is_tried_as_often_as_said() -> None:
+    async def run() -> None:
+        pauses: list[float] = []
+
+        async def pause(seconds: float) -> None:
+            pauses.append(seconds)
+
+        async with hostile() as registry:
+            registry.on("GET", "/v2/", web.Response(status=503))
+            workers = Workers(threads=2)
+            registries = Registries(RegistryConfig(certs_dirs=()), workers, retry=Retry(sleep=pause))
+            with pytest.raises(Unavailable, match="answered 503"):
+                await (await repository(registries, f"127.0.0.1:{registry.port}/a")).manifest("1", "manifest for x")
+            assert pauses == [0.25, 0.5, 1.0, 2.0]
+            await registries.aclose()
+            workers.close()
 
     asyncio.run(run())
 
