@@ -25,7 +25,7 @@ async def serving(served: Services | Application, limits: Limits | None = None) 
     with tempfile.TemporaryDirectory(prefix="lam") as directory:
         path = Path(directory) / "s"
         server = HttpServer(app, limits)
-        await server.listen(bind_unix(path))
+        await server.listen(await asyncio.to_thread(bind_unix, path))
         try:
             yield path
         finally:

@@ -325,7 +325,7 @@ def test_close_ends_what_follows_and_waits_for_what_works(tmp_path):
 
         server = HttpServer(build_app(engine.services(stop=slow_stop), "0.test"))
         path = tmp_path / "s"
-        await server.listen(bind_unix(path))
+        await server.listen(await asyncio.to_thread(bind_unix, path))
         follower, worker = await connect(path), await connect(path)
         await follower.send(request("GET", "/events"))
         await follower.head()

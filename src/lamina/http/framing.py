@@ -14,7 +14,7 @@ from enum import Enum, auto
 
 from lamina.errors import InvalidArgument
 
-MAX_HEAD_BYTES = 128 << 10
+MAX_HEAD_BYTES = 64 << 10
 MAX_CHUNK_LINE_BYTES = 4 << 10
 MAX_TRAILER_BYTES = 16 << 10
 
