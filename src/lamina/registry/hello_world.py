@@ -1,4 +1,4 @@
-"""The hello-world image: made here from nothing, the same to the bit on every machine (blocking: it can write itself to disk).
+"""The hello-world image: made here from nothing, the same to the bit on every machine (blocking: it writes files).
 
 An index of two platforms; each image has two layers, so that there is a stack to look at: the program, and the file
 that it changes when it runs, so that there is a copy-up to look at.
