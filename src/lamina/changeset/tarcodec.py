@@ -23,6 +23,8 @@ BLOCK = 512
 ZERO_BLOCK = bytes(BLOCK)
 MAX_EXTENSION_BYTES = 1 << 20
 """Largest pax header or GNU long name, as Go's reader has it."""
+_MAX_ID = (1 << 32) - 2
+"""The largest would mean "leave it as it is" to chown(2)."""
 _MAX_TIME_NS = (1 << 63) - 1
 
 _KINDS = {
@@ -224,6 +226,10 @@ class TarReader:
             _apply_records(entry, records)
         if not flag and entry.name.endswith(b"/"):
             entry.kind = EntryKind.DIRECTORY  # V7 had no type for directories
+        if not (0 <= entry.uid <= _MAX_ID and 0 <= entry.gid <= _MAX_ID):
+            raise InvalidArgument(
+                f"the owner of {shown(entry.name)} is no user or group that can be: {entry.uid}:{entry.gid}"
+            )
         self._size_body(entry, block, records)
         return entry
 

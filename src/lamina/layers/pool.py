@@ -292,6 +292,6 @@ def _revive(answer: JsonObject) -> Exception:
     if name == "OSError":
         return OSError(integer(answer, "errno"), message, hint or None)
     found = getattr(errors, name, None)
-    if isinstance(found, type) and issubclass(found, LaminaError):
+    if isinstance(found, type) and issubclass(found, LaminaError) and found is not errors.ProgramFailed:
         return found(message, hint=hint)
     return ProcessFailed(f"the worker process for layers failed: {message}")

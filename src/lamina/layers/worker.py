@@ -13,6 +13,7 @@ import select
 import socket
 import sys
 import threading
+import traceback
 from pathlib import Path
 from typing import Self
 
@@ -66,7 +67,7 @@ def _answer(message: bytes, fd: int) -> bytes:
     try:
         job: JsonObject = json.loads(message)
         return json.dumps(_JOBS[text(job, "job")](job, fd)).encode()
-    except (errors.LaminaError, OSError, MemoryError, RecursionError) as error:
+    except Exception as error:  # noqa: BLE001 - the request boundary of this process
         return failure_of(error)
 
 
@@ -77,7 +78,10 @@ def failure_of(error: Exception) -> bytes:
     if isinstance(error, OSError):
         where = error.filename if isinstance(error.filename, str) else ""
         return _failure("OSError", error.strerror or str(error), number=error.errno or 0, hint=where)
-    return _failure("UnsafeArchive", f"the archive asks for too much: {type(error).__name__}")
+    if isinstance(error, MemoryError | RecursionError):
+        return _failure("UnsafeArchive", f"the archive asks for too much: {type(error).__name__}")
+    traceback.print_exception(error)  # a fault of ours; the daemon's log gets our stderr
+    return _failure("ProcessFailed", f"the worker process for layers failed: {type(error).__name__}: {error}")
 
 
 def _unpack(job: JsonObject, fd: int) -> JsonObject:

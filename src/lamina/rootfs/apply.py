@@ -1,10 +1,7 @@
 """Entries of a changeset made real in a directory, safely and fast (blocking).
 
-Rules for editors: nothing is ever opened by a joined path. A name is walked component by component with O_NOFOLLOW from
-a descriptor of the root; only where a component is a symlink does openat2 resolve it, inside the root. Descriptors of
-directories are cached by name, and all forgotten when anything is removed, because a cached name could then be stale.
-Metadata of directories is applied at the end: writing into them changes their times, and their set-group-id bit must
-not reach what is made inside.
+Every name is reached through `Directories`, which never leaves the root. Metadata of directories is applied at the end:
+writing into them changes their times, and their set-group-id bit must not reach what is made inside.
 
 Source: moby pkg/archive `createTarFile`, `UnpackLayer` for the order of steps and what existing names mean.
 """
@@ -15,6 +12,7 @@ import errno
 import os
 import re
 import stat
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol, Self
@@ -23,13 +21,13 @@ from lamina.changeset import whiteout
 from lamina.changeset.entry import Entry, EntryKind
 from lamina.changeset.names import clean_name, shown
 from lamina.changeset.tarsplit import crc_of
-from lamina.errors import InvalidArgument, PermissionDenied, UnsafeArchive, Unsupported
-from lamina.kernel.openat import open_in_root
+from lamina.errors import InvalidArgument, PermissionDenied, UnsafeArchive
+from lamina.rootfs.directories import OPEN_DIRECTORY, Directories, unsafe
 from lamina.rootfs.remove import remove_at
 
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_CACHED_DIRECTORIES = 200
+_LATE = struct.Struct("<HIIqq")
+"""Mode, owner, group and times of a directory."""
 _SPECIAL = 0o6000
 _NEEDS_CLEANING = re.compile(rb"^[/.]|//|/\.|\0|/$")
 
@@ -54,18 +52,15 @@ class TreeWriter:
     """
 
     def __init__(self, directory: Path, opaque_mark: str | None) -> None:
-        self._root = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._directories = Directories(directory, opaque_mark, self._note)
         self._opaque_mark = opaque_mark
-        self._fds: dict[bytes, int] = {b"": self._root}
-        self._umask = _umask()
         self._me = (os.geteuid(), os.getegid())
-        self._inheriting: set[int] = set()
-        self._directories: list[tuple[bytes, Entry]] = []
+        self._late: list[bytes] = []
+        self._late_xattrs: dict[int, Entry] = {}
         self._made: set[bytes] = set()
         self.file_bytes = 0
         self.header_bytes = 0
         self.replaced = False
-        self._note_group(self._root)
 
     def __enter__(self) -> Self:
         return self
@@ -75,10 +70,7 @@ class TreeWriter:
 
     def close(self) -> None:
         """Close every descriptor. Twice is fine."""
-        self._forget()
-        if self._root >= 0:
-            os.close(self._root)
-            self._root = -1
+        self._directories.close()
 
     def is_plain_file(self, entry: Entry) -> bool:
         """Will this entry become a file that holds exactly the stored bytes?"""
@@ -105,7 +97,7 @@ class TreeWriter:
                 for piece in body.pieces():
                     crc = crc_of(piece, crc)
                     _write_all(fd, piece)
-            self._dress(fd, entry, parent)
+            self._dress(fd, entry, self._directories.open(parent))
         finally:
             os.close(fd)
         self.file_bytes += entry.size_bytes
@@ -120,13 +112,23 @@ class TreeWriter:
 
     def finish(self) -> None:
         """Give every directory its owner, mode and times, deepest names first."""
-        for name, entry in reversed(self._directories):
+        while self._late:
+            packed = self._late.pop()
+            name = packed[_LATE.size :]
+            mode, uid, gid, mtime, atime = _LATE.unpack_from(packed)
+            entry = self._late_xattrs.get(len(self._late)) or Entry(EntryKind.DIRECTORY, name)
+            entry.mode, entry.uid, entry.gid, entry.mtime_ns, entry.atime_ns = mode, uid, gid, mtime, atime
             try:
-                fd = self._directory(name, make=False)
+                fd = self._directories.open(name, make=False)
             except UnsafeArchive:
                 continue  # a later entry put something else in its place
-            self._dress(fd, entry, b"", always=True)
-        self._directories.clear()
+            self._dress(fd, entry, self._directories.root, always=True)
+
+    def _dress_late(self, name: bytes, entry: Entry) -> None:
+        """Remember a directory for `finish`, packed: there may be a million of them."""
+        if entry.xattrs:
+            self._late_xattrs[len(self._late)] = entry
+        self._late.append(_LATE.pack(entry.mode, entry.uid, entry.gid, entry.mtime_ns, _times(entry)[0]) + name)
 
     def _write(self, entry: Entry, pieces: Iterator[memoryview]) -> None:
         if entry.kind is EntryKind.GLOBAL_HEADER:
@@ -145,7 +147,7 @@ class TreeWriter:
         match entry.kind:
             case EntryKind.DIRECTORY:
                 self._make_directory(name, parent, base)
-                self._directories.append((name, entry))
+                self._dress_late(name, entry)
             case EntryKind.FILE:
                 self._write_sparse(entry, name, pieces)
             case EntryKind.HARD_LINK:
@@ -160,36 +162,32 @@ class TreeWriter:
             raise UnsafeArchive(f"the entry {shown(entry.name)} would replace the root of the layer")
         # Over other layers the root's own metadata comes from the driver, as in Docker.
         if self._opaque_mark is None:
-            self._directories.append((b"", entry))
+            self._dress_late(b"", entry)
 
     def _create(self, name: bytes, parent: bytes, base: bytes, mode: int) -> int:
-        at = self._fds.get(parent)
-        if at is None:
-            at = self._directory(parent)
+        at = self._directories.open(parent)
         if self._opaque_mark is None:
             self._note(name)
         try:
             return os.open(base, _CREATE, mode, dir_fd=at)
         except FileExistsError:
             self._clear(at, base)
-            return os.open(base, _CREATE, mode, dir_fd=self._directory(parent))
+            return os.open(base, _CREATE, mode, dir_fd=self._directories.open(parent))
         except OSError as error:
-            raise _unsafe(error, name) from error
+            raise unsafe(error, name) from error
 
-    def _dress(self, fd: int, entry: Entry, parent: bytes, *, always: bool = False) -> None:
+    def _dress(self, fd: int, entry: Entry, parent: int, *, always: bool = False) -> None:
         """Owner, extended attributes, mode, times: in this order, because a change of owner clears the first bits."""
         mode = entry.mode
         owner = (entry.uid, entry.gid)
-        if always or owner != self._me or (self._inheriting and self._fds[parent] in self._inheriting):
+        if always or owner != self._me or self._directories.gives_group(parent):
             os.fchown(fd, *owner)
             always = always or bool(mode & _SPECIAL)
         if entry.xattrs:
             _set_xattrs(fd, entry)
-        if always or mode & self._umask:
+        if always or mode & self._directories.umask:
             os.fchmod(fd, mode)
-        mtime = entry.mtime_ns
-        atime = entry.atime_ns
-        os.utime(fd, ns=(mtime if atime is None or atime < mtime else atime, mtime))
+        os.utime(fd, ns=_times(entry))
 
     def _write_sparse(self, entry: Entry, name: bytes, pieces: Iterator[memoryview]) -> None:
         parent, _, base = name.rpartition(b"/")
@@ -206,13 +204,13 @@ class TreeWriter:
                     _write_all_at(fd, part, at)
                     at, left, rest = at + len(part), left - len(part), rest[len(part) :]
             os.ftruncate(fd, entry.size_bytes)
-            self._dress(fd, entry, parent)
+            self._dress(fd, entry, self._directories.open(parent))
         finally:
             os.close(fd)
         self.file_bytes += entry.size_bytes
 
     def _make_directory(self, name: bytes, parent: bytes, base: bytes) -> None:
-        at = self._directory(parent)
+        at = self._directories.open(parent)
         self._note(name)
         try:
             os.mkdir(base, 0o700, dir_fd=at)
@@ -220,36 +218,36 @@ class TreeWriter:
             if stat.S_ISDIR(self._look(at, base).st_mode):
                 return
             hid = self._clear(at, base)
-            at = self._directory(parent)
+            at = self._directories.open(parent)
             os.mkdir(base, 0o700, dir_fd=at)
             if hid:
-                self._mark_opaque(self._directory(name))
+                self._directories.mark_opaque(self._directories.open(name))
         except OSError as error:
-            raise _unsafe(error, name) from error
+            raise unsafe(error, name) from error
 
     def _link(self, entry: Entry, name: bytes, parent: bytes, base: bytes) -> None:
         target = _clean(entry.link)
         target_parent, _, target_base = target.rpartition(b"/")
         if not target_base:
             raise UnsafeArchive(f"the hard link {shown(entry.name)} points to the root of the layer")
-        self._directory(target_parent, make=False)
-        at = self._directory(parent)
-        source = self._directory(target_parent, make=False)  # again: the line before may have emptied the cache
+        self._directories.open(target_parent, make=False)
+        at = self._directories.open(parent)
+        source = self._directories.open(target_parent, make=False)  # again: the line before may have emptied the cache
         self._note(name)
         try:
             try:
                 os.link(target_base, base, src_dir_fd=source, dst_dir_fd=at, follow_symlinks=False)
             except FileExistsError:
                 self._clear(at, base)
-                at = self._directory(parent)
-                source = self._directory(target_parent, make=False)
+                at = self._directories.open(parent)
+                source = self._directories.open(target_parent, make=False)
                 os.link(target_base, base, src_dir_fd=source, dst_dir_fd=at, follow_symlinks=False)
         except FileNotFoundError as error:
             raise UnsafeArchive(
                 f"the hard link {shown(entry.name)} points to {shown(entry.link)}, which this layer does not have"
             ) from error
         except OSError as error:
-            raise _unsafe(error, name) from error
+            raise unsafe(error, name) from error
         self._dress_link(entry, base, at)
 
     def _dress_link(self, entry: Entry, base: bytes, at: int) -> None:
@@ -268,17 +266,17 @@ class TreeWriter:
     def _symlink(self, entry: Entry, name: bytes, parent: bytes, base: bytes) -> None:
         if not entry.link or b"\0" in entry.link or len(entry.link) > os.pathconf("/", "PC_PATH_MAX"):
             raise UnsafeArchive(f"the symlink {shown(entry.name)} has an impossible target")
-        at = self._directory(parent)
+        at = self._directories.open(parent)
         self._note(name)
         try:
             os.symlink(entry.link, base, dir_fd=at)
         except FileExistsError:
             self._clear(at, base)
-            at = self._directory(parent)
+            at = self._directories.open(parent)
             os.symlink(entry.link, base, dir_fd=at)
         except OSError as error:
-            raise _unsafe(error, name) from error
-        if (entry.uid, entry.gid) != self._me or at in self._inheriting:
+            raise unsafe(error, name) from error
+        if (entry.uid, entry.gid) != self._me or self._directories.gives_group(at):
             os.chown(base, entry.uid, entry.gid, dir_fd=at, follow_symlinks=False)
         if entry.xattrs:
             _set_xattrs(b"/proc/self/fd/%d/%b" % (at, base), entry)
@@ -286,20 +284,20 @@ class TreeWriter:
         self.file_bytes += len(entry.link)
 
     def _make_node(self, entry: Entry, name: bytes, parent: bytes, base: bytes) -> None:
-        at = self._directory(parent)
+        at = self._directories.open(parent)
         self._note(name)
         try:
             try:
                 _mknod(entry, base, at)
             except FileExistsError:
                 self._clear(at, base)
-                at = self._directory(parent)
+                at = self._directories.open(parent)
                 _mknod(entry, base, at)
         except PermissionError as error:
             raise PermissionDenied(f"no right to make the {entry.kind.value} {shown(name)}") from error
         except (OSError, OverflowError) as error:
-            raise _unsafe(error, name) from error
-        if (entry.uid, entry.gid) != self._me or at in self._inheriting:
+            raise unsafe(error, name) from error
+        if (entry.uid, entry.gid) != self._me or self._directories.gives_group(at):
             os.chown(base, entry.uid, entry.gid, dir_fd=at, follow_symlinks=False)
         if entry.xattrs:
             _set_xattrs(b"/proc/self/fd/%d/%b" % (at, base), entry)
@@ -308,14 +306,14 @@ class TreeWriter:
 
     def _write_whiteout(self, entry: Entry, parent: bytes, base: bytes) -> None:
         if base == whiteout.OPAQUE:
-            at = self._directory(parent)
+            at = self._directories.open(parent)
             if self._opaque_mark is None:
                 self._remove_foreign(os.dup(at), parent)
             else:
-                self._mark_opaque(at)
+                self._directories.mark_opaque(at)
             return
         hidden = whiteout.victim(base)
-        at = self._directory(parent)
+        at = self._directories.open(parent)
         name = parent + b"/" + hidden if parent else hidden
         if self._opaque_mark is None:
             self._hide_in_tree(at, name, hidden)
@@ -325,10 +323,10 @@ class TreeWriter:
         except FileExistsError:
             # Made by this layer itself: a whiteout speaks of the layers below only.
             if stat.S_ISDIR(self._look(at, hidden).st_mode):
-                self._mark_opaque(self._directory(name, make=False))
+                self._directories.mark_opaque(self._directories.open(name, make=False))
             return
         except OSError as error:
-            raise _unsafe(error, name) from error
+            raise unsafe(error, name) from error
         if (entry.uid, entry.gid) != self._me:
             os.chown(hidden, entry.uid, entry.gid, dir_fd=at, follow_symlinks=False)
 
@@ -340,7 +338,7 @@ class TreeWriter:
         if name not in self._made:
             self._remove(at, hidden)
         elif stat.S_ISDIR(found.st_mode):
-            self._remove_foreign(os.dup(self._directory(name, make=False)), name)
+            self._remove_foreign(os.dup(self._directories.open(name, make=False)), name)
 
     def _note(self, name: bytes) -> None:
         """Remember what this changeset has put into the merged tree, with the directories above."""
@@ -359,14 +357,14 @@ class TreeWriter:
                 if name not in self._made:
                     self._remove(at, base)
                 elif stat.S_ISDIR(found.st_mode):
-                    self._remove_foreign(os.open(base, _DIRECTORY, dir_fd=at), name)
+                    self._remove_foreign(os.open(base, OPEN_DIRECTORY, dir_fd=at), name)
         finally:
             os.close(at)
 
     def _clear(self, at: int, base: bytes) -> bool:
         """Make room for a new entry. True when it was a whiteout, so that a directory in its place must be opaque."""
         found = self._look(at, base)
-        if self._opaque_mark is not None and stat.S_ISCHR(found.st_mode) and found.st_rdev == 0:
+        if self._directories.is_whiteout(found):
             os.unlink(base, dir_fd=at)
             return True
         self.replaced = True
@@ -376,94 +374,10 @@ class TreeWriter:
     def _remove(self, at: int, base: bytes) -> None:
         """Remove anything. Every cached descriptor is closed, `at` too if it is one of them."""
         remove_at(at, os.fsdecode(base))
-        self._forget()
+        self._directories.forget()
 
     def _look(self, at: int, base: bytes) -> os.stat_result:
         return os.stat(base, dir_fd=at, follow_symlinks=False)
-
-    def _mark_opaque(self, fd: int) -> None:
-        if self._opaque_mark is None:
-            return
-        try:
-            os.setxattr(fd, self._opaque_mark, b"y")
-        except OSError as error:
-            if error.errno in {errno.ENOTSUP, errno.EPERM}:
-                raise Unsupported(f"the storage cannot hold the attribute {self._opaque_mark}") from error
-            raise
-
-    def _directory(self, name: bytes, *, make: bool = True) -> int:
-        """A descriptor of a directory of the layer, owned by the cache; missing ones are made 0755."""
-        found = self._fds.get(name)
-        if found is not None:
-            return found
-        if len(self._fds) > _CACHED_DIRECTORIES:
-            self._forget()
-        parts = name.split(b"/")
-        depth = len(parts) - 1
-        while depth and b"/".join(parts[:depth]) not in self._fds:
-            depth -= 1
-        path = b"/".join(parts[:depth])
-        fd = self._fds[path]
-        for part in parts[depth:]:
-            above, fd = path, self._step(fd, part, path, make=make)
-            path = path + b"/" + part if path else part
-            self._fds[path] = fd
-            self._note_group(fd)
-            if above and len(self._fds) > 2 * _CACHED_DIRECTORIES:
-                self._close(above)  # a very deep name: keep only the end of it open
-        return fd
-
-    def _step(self, fd: int, part: bytes, above: bytes, *, make: bool) -> int:
-        path = above + b"/" + part if above else part
-        try:
-            return os.open(part, _DIRECTORY, dir_fd=fd)
-        except FileNotFoundError:
-            if not make:
-                raise UnsafeArchive(f"this layer has no directory {shown(path)}") from None
-        except NotADirectoryError:
-            return self._step_over(fd, part, path, make=make)
-        except OSError as error:
-            raise _unsafe(error, path) from error
-        return self._make_parent(fd, part, path)
-
-    def _step_over(self, fd: int, part: bytes, path: bytes, *, make: bool) -> int:
-        """A component that is no directory: follow a symlink inside the root, replace a whiteout, refuse the rest."""
-        found = self._look(fd, part)
-        if stat.S_ISLNK(found.st_mode):
-            try:
-                return open_in_root(self._root, path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            except OSError as error:
-                raise _unsafe(error, path) from error
-        if make and self._opaque_mark is not None and stat.S_ISCHR(found.st_mode) and found.st_rdev == 0:
-            os.unlink(part, dir_fd=fd)
-            made = self._make_parent(fd, part, path)
-            self._mark_opaque(made)
-            return made
-        raise UnsafeArchive(f"{shown(path)} is not a directory, but entries lie below it")
-
-    def _make_parent(self, fd: int, part: bytes, path: bytes) -> int:
-        try:
-            os.mkdir(part, 0o755, dir_fd=fd)
-        except OSError as error:
-            raise _unsafe(error, path) from error
-        self._note(path)
-        made = os.open(part, _DIRECTORY, dir_fd=fd)
-        if self._umask & 0o755:
-            os.fchmod(made, 0o755)
-        return made
-
-    def _note_group(self, fd: int) -> None:
-        if os.fstat(fd).st_mode & stat.S_ISGID:
-            self._inheriting.add(fd)
-
-    def _close(self, name: bytes) -> None:
-        fd = self._fds.pop(name)
-        self._inheriting.discard(fd)
-        os.close(fd)
-
-    def _forget(self) -> None:
-        for name in [name for name in self._fds if name]:
-            self._close(name)
 
 
 def _clean(name: bytes) -> bytes:
@@ -524,27 +438,3 @@ def _write_all_at(fd: int, data: memoryview, offset: int) -> None:
     while rest:
         count = os.pwrite(fd, rest, at)
         rest, at = rest[count:], at + count
-
-
-def _unsafe(error: BaseException, name: bytes) -> BaseException:
-    """What an errno means about an entry; anything that is not the entry's fault goes on unchanged."""
-    if isinstance(error, OverflowError):
-        return UnsafeArchive(f"the entry {shown(name)} has an impossible device number")
-    if not isinstance(error, OSError):
-        return error
-    match error.errno:
-        case errno.ENAMETOOLONG:
-            return UnsafeArchive(f"the name {shown(name)} is too long for the file system")
-        case errno.ELOOP | errno.ENOTDIR | errno.ENOENT | errno.EXDEV | errno.EISDIR | errno.EINVAL:
-            return UnsafeArchive(f"the entry {shown(name)} cannot be made inside its layer: {error.strerror}")
-        case _:
-            return error
-
-
-def _umask() -> int:
-    """The process's umask, without changing it: other threads may be creating files."""
-    with open("/proc/self/status", "rb") as file:
-        for line in file:
-            if line.startswith(b"Umask:"):
-                return int(line[6:], 8)
-    return 0o777  # unknown: set every mode

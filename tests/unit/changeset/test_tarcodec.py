@@ -204,6 +204,13 @@ def test_impossible_sizes_are_refused(size: bytes) -> None:
         read(resum(block))
 
 
+def test_an_owner_that_no_kernel_knows_is_refused() -> None:
+    assert read(with_pax({"uid": str((1 << 32) - 2)}))[0][0].uid == (1 << 32) - 2
+    for owner in ((1 << 32) - 1, 1 << 40):
+        with pytest.raises(InvalidArgument, match="no user or group"):
+            read(with_pax({"gid": str(owner)}))
+
+
 def test_a_directory_with_a_size_has_no_body() -> None:
     block = bytearray(header(name="d/", type=tarfile.DIRTYPE))
     block[124:136] = b"00000001000\0"
