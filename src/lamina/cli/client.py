@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
 import socket
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -38,6 +40,60 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock.connect(self._path)
 
 
+Source = Callable[[Callable[[bytes], None]], None]
+"""Writes a body: called with the function that sends a piece."""
+
+
+class _Upload:
+    """A body of unknown length, sent by a thread of its own: the daemon may answer while it is still coming."""
+
+    def __init__(self, connection: http.client.HTTPConnection, source: Source) -> None:
+        self.failure: LaminaError | None = None
+        self._connection = connection
+        self._source = source
+
+    def begin(self, method: str, target: str, headers: Mapping[str, str]) -> None:
+        self._connection.putrequest(method, target, skip_host=True, skip_accept_encoding=True)
+        for name, value in {**headers, "Transfer-Encoding": "chunked"}.items():
+            self._connection.putheader(name, value)
+        self._connection.endheaders()
+        threading.Thread(target=self._run, args=(self._connection.sock,), daemon=True).start()
+
+    def _run(self, sock: socket.socket) -> None:
+        def piece(data: bytes) -> None:
+            if data:
+                sock.sendall(b"%x\r\n%b\r\n" % (len(data), data))
+
+        try:
+            self._source(_Sending(piece))
+            sock.sendall(b"0\r\n\r\n")
+        except _ClosedError:
+            return  # the daemon has seen enough: its answer says why
+        except (OSError, LaminaError) as error:
+            self.failure = (
+                error if isinstance(error, LaminaError) else LaminaError(f"cannot read what to send: {error}")
+            )
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)  # never a truncated body that looks whole
+
+
+class _ClosedError(Exception):
+    """The daemon does not read any further."""
+
+
+class _Sending:
+    """Tells a daemon that went away from a source that cannot be read."""
+
+    def __init__(self, send: Callable[[bytes], None]) -> None:
+        self._send = send
+
+    def __call__(self, data: bytes) -> None:
+        try:
+            self._send(data)
+        except OSError as error:
+            raise _ClosedError from error
+
+
 class Client:
     """One daemon. Connections are made per request, so a long stream never holds another request up."""
 
@@ -65,25 +121,20 @@ class Client:
         *,
         query: Mapping[str, Any] | None = None,
         body: Any = None,
-        stream: Any = None,
+        stream: Source | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> http.client.HTTPResponse:
         """Send a request and give the answer, whose body the caller reads.
 
-        `query` values: None is left out, True is 1, dictionaries and lists become JSON. `body` is sent as JSON,
-        `stream` (a file or an iterator of bytes) as it is.
+        `query` values: None and False are left out, True is 1, a list is said once per item, a dictionary becomes
+        JSON. `body` is sent as JSON. `stream` writes the body while the answer is already being read.
 
         Raises:
             LaminaError: the daemon refused, by category, with its message; or it is not there.
         """
-        target = f"/v{self.version}{quote(path, safe='/:@%')}"
-        wanted = {
-            key: _query(value) for key, value in (query or {}).items() if value is not None and value is not False
-        }
-        if wanted:
-            target += "?" + urlencode(wanted)
+        target = f"/v{self.version}{quote(path, safe='/:@%')}{_query(query)}"
         sent = dict(headers or {})
-        payload = stream
+        payload: bytes | Source | None = stream
         if body is not None:
             payload = json.dumps(body).encode()
             sent["Content-Type"] = "application/json"
@@ -123,10 +174,7 @@ class Client:
             LaminaError: as `request`.
         """
         payload = json.dumps(body).encode() if body is not None else b""
-        wanted = {
-            key: _query(value) for key, value in (query or {}).items() if value is not None and value is not False
-        }
-        target = f"/v{self.version}{path}" + ("?" + urlencode(wanted) if wanted else "")
+        target = f"/v{self.version}{path}{_query(query)}"
         head = (
             f"POST {target} HTTP/1.1\r\nHost: lamina\r\nUser-Agent: lamina/{__version__}\r\nConnection: Upgrade\r\n"
             f"Upgrade: tcp\r\nContent-Type: application/json\r\nContent-Length: {len(payload)}\r\n\r\n"
@@ -144,30 +192,35 @@ class Client:
             raise _refusal(status, body_bytes)
         return connection.sock, headers.get("content-type", "")
 
-    def _send(self, method: str, target: str, payload: Any, headers: Mapping[str, str]) -> http.client.HTTPResponse:
+    def _send(
+        self, method: str, target: str, payload: bytes | Source | None, headers: Mapping[str, str]
+    ) -> http.client.HTTPResponse:
         connection = self._connection()
-        self._talk(connection, method, target, payload, headers)
+        sent = {"User-Agent": f"lamina/{__version__}", "Host": "lamina", **headers}
+        upload: _Upload | None = None
         try:
+            if payload is None or isinstance(payload, bytes):
+                self._talk(connection, method, target, payload, sent)
+            else:
+                upload = _Upload(connection, payload)
+                upload.begin(method, target, sent)
             return connection.getresponse()
         except (OSError, http.client.HTTPException) as error:
+            if upload is not None and upload.failure is not None:
+                raise upload.failure from error
             raise self._away(error) from error
 
     def _talk(
-        self, connection: http.client.HTTPConnection, method: str, target: str, payload: Any, headers: Mapping[str, str]
+        self,
+        connection: http.client.HTTPConnection,
+        method: str,
+        target: str,
+        payload: bytes | None,
+        headers: dict[str, str],
     ) -> None:
-        try:
-            chunked = payload is not None and not isinstance(payload, bytes)
-            connection.request(
-                method,
-                target,
-                payload,
-                {"User-Agent": f"lamina/{__version__}", "Host": "lamina", **headers},
-                encode_chunked=chunked,
-            )
-        except BrokenPipeError:
-            return  # the daemon refused before it had read everything: its answer says why
-        except OSError as error:
-            raise self._away(error) from error
+        # A daemon that refuses before it has read everything closes its side: its answer says why.
+        with contextlib.suppress(BrokenPipeError):
+            connection.request(method, target, payload, headers)
 
     def _connection(self) -> http.client.HTTPConnection:
         scheme, _, rest = self.host.partition("://")
@@ -235,12 +288,16 @@ def _read_rest(sock: socket.socket, headers: Mapping[str, str]) -> bytes:
     return found
 
 
-def _query(value: Any) -> str:
-    if value is True:
-        return "1"
-    if isinstance(value, dict | list):
-        return json.dumps(value)
-    return str(value)
+def _query(values: Mapping[str, Any] | None) -> str:
+    """With its `?`, or nothing."""
+    said: list[tuple[str, str]] = []
+    for key, value in (values or {}).items():
+        for one in value if isinstance(value, list) else [value]:
+            if one is True:
+                said.append((key, "1"))
+            elif one is not None and one is not False:
+                said.append((key, json.dumps(one) if isinstance(one, dict) else str(one)))
+    return "?" + urlencode(said) if said else ""
 
 
 def _refusal(status: int, data: bytes) -> LaminaError:

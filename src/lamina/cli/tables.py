@@ -25,13 +25,15 @@ def short_id(identity: str) -> str:
     return identity.removeprefix("sha256:")[:SHORT]
 
 
-def size(count: float, *, binary: bool = False) -> str:
-    """Bytes with three significant digits: `1.24MB`, or `64MiB`."""
+def size(count: float, *, binary: bool = False, digits: int = 3) -> str:
+    """Bytes in the unit that keeps them below a thousand: `1.24MB`, or `64MiB`."""
     step, units = (1024, ("B", "KiB", "MiB", "GiB", "TiB")) if binary else (1000, ("B", "kB", "MB", "GB", "TB"))
     value = float(count)
     for unit in units:
-        if value < step or unit == units[-1]:
-            return f"{value:.3g}{unit}" if value < 1000 else f"{value:.0f}{unit}"
+        if float(f"{value:.{digits}g}") < step or unit == units[-1]:
+            # Never an exponent: 1000 to 1023 KiB have more places than digits.
+            text = f"{value:.0f}" if value >= 10**digits else f"{value:.{digits}g}"
+            return f"{text}{unit}"
         value /= step
     raise AssertionError("unreachable")
 
@@ -85,15 +87,25 @@ def rfc3339(seconds: float) -> str:
     return text.replace("+00:00", "Z")
 
 
+def pairs(labels: Mapping[str, str] | None) -> str:
+    """`key=value,other=value`, in order."""
+    return ",".join(f"{key}={value}" for key, value in sorted((labels or {}).items()))
+
+
 def ellipsis(text: str, limit: int) -> str:
     """At most `limit` characters, the last a `…` when something was cut."""
     return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+_MIN_WIDTH = 7
+"""Of a column but the last, as docker's tables have it."""
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[str]], width: int = 0) -> list[str]:
     """Aligned columns, three spaces apart. With a `width` the widest column gives way until a line fits."""
     cells = [[harmless(cell) for cell in row] for row in rows]
     widths = [max(len(row[n]) for row in [list(headers), *cells]) for n in range(len(headers))]
+    widths = [max(size, _MIN_WIDTH) for size in widths[:-1]] + widths[-1:]
     if width:
         _shrink(widths, headers, width)
     lines = []
@@ -176,6 +188,7 @@ __all__ = [
     "json_text",
     "listing",
     "local_time",
+    "pairs",
     "parse_time",
     "rfc3339",
     "short_id",

@@ -16,7 +16,7 @@ from lamina.cli.terminal import width
 _COMMAND_WIDTH = 20
 
 
-def _columns(*, full: bool) -> tables.Columns:
+def columns(*, full: bool) -> tables.Columns:
     cut = (lambda text, limit: text) if full else tables.ellipsis
     return {
         "ID": ("CONTAINER ID", lambda c: c["Id"] if full else tables.short_id(c["Id"])),
@@ -26,7 +26,7 @@ def _columns(*, full: bool) -> tables.Columns:
         ),
         "Command": ("COMMAND", lambda c: '"' + cut(c["Command"], _COMMAND_WIDTH) + '"'),
         "RunningFor": ("CREATED", lambda c: tables.ago(c["Created"], time.time())),
-        "CreatedAt": ("CREATED AT", lambda c: time.strftime("%Y-%m-%d %H:%M:%S %z %Z", time.localtime(c["Created"]))),
+        "CreatedAt": ("CREATED AT", lambda c: tables.local_time(c["Created"])),
         "Status": ("STATUS", lambda c: c["Status"]),
         "State": ("STATE", lambda c: c["State"]),
         "Ports": ("PORTS", lambda c: ", ".join(sorted(_port(port) for port in c.get("Ports") or ()))),
@@ -34,7 +34,7 @@ def _columns(*, full: bool) -> tables.Columns:
         "Size": ("SIZE", _size),
         "Labels": (
             "LABELS",
-            lambda c: ",".join(f"{key}={value}" for key, value in sorted((c.get("Labels") or {}).items())),
+            lambda c: tables.pairs(c.get("Labels")),
         ),
         "Mounts": ("MOUNTS", lambda c: ",".join(m.get("Name") or m.get("Source", "") for m in c.get("Mounts") or ())),
         "Networks": ("NETWORKS", lambda c: ",".join(sorted((c.get("NetworkSettings") or {}).get("Networks") or {}))),
@@ -83,8 +83,8 @@ def ps(client: Client, /, filters: Sequence[str], template: str | None, last: in
             click.echo(container["Id"] if flags["no_trunc"] else tables.short_id(container["Id"]))
         return
     shown = ["ID", "Image", "Command", "RunningFor", "Status", "Ports", "Names"] + (["Size"] if flags["size"] else [])
-    columns = _columns(full=flags["no_trunc"])
-    for line in tables.listing(found, columns, shown, template=template, width=0 if flags["no_trunc"] else width()):
+    made = columns(full=flags["no_trunc"])
+    for line in tables.listing(found, made, shown, template=template, width=0 if flags["no_trunc"] else width()):
         click.echo(line)
 
 

@@ -20,9 +20,9 @@ _NONE = "<none>"
 _COMMAND_WIDTH = 45
 
 
-def _rows(images: Sequence[dict[str, Any]], repository: str | None, *, digests: bool) -> list[dict[str, Any]]:
+def rows(images: Sequence[dict[str, Any]], *, digests: bool) -> list[dict[str, Any]]:
     """One row per name of an image, as docker shows them; images without a name have one row."""
-    rows: list[dict[str, Any]] = []
+    made: list[dict[str, Any]] = []
     for image in images:
         by_repository: dict[str, str] = {}
         for name in image.get("RepoDigests") or ():
@@ -33,17 +33,16 @@ def _rows(images: Sequence[dict[str, Any]], repository: str | None, *, digests: 
         for tag in tags:
             repo, _, label = tag.rpartition(":")
             named.add(repo)
-            rows.append({**image, "repo": repo, "tag": label, "digest": by_repository.get(repo, _NONE)})
+            made.append({**image, "repo": repo, "tag": label, "digest": by_repository.get(repo, _NONE)})
         left = [repo for repo in by_repository if repo not in named and repo != _NONE]
         if left and (digests or not tags):
-            rows += [{**image, "repo": repo, "tag": _NONE, "digest": by_repository[repo]} for repo in left]
+            made += [{**image, "repo": repo, "tag": _NONE, "digest": by_repository[repo]} for repo in left]
         elif not tags:
-            rows.append({**image, "repo": _NONE, "tag": _NONE, "digest": _NONE})
-    del repository
-    return rows
+            made.append({**image, "repo": _NONE, "tag": _NONE, "digest": _NONE})
+    return made
 
 
-def _columns(*, full: bool) -> tables.Columns:
+def columns(*, full: bool) -> tables.Columns:
     return {
         "Repository": ("REPOSITORY", lambda i: i["repo"]),
         "Tag": ("TAG", lambda i: i["tag"]),
@@ -96,14 +95,14 @@ def images(
         wanted.setdefault("reference", []).append(repository)
     found = client.call("GET", "/images/json", query={"all": flags["everything"], "filters": wanted or None})
     digests = flags["digests"] or ".Digest" in (template or "")
-    rows = _rows(sorted(found, key=lambda image: -image["Created"]), repository, digests=digests)
+    named = rows(sorted(found, key=lambda image: -image["Created"]), digests=digests)
     if flags["quiet"] and not template:
-        for row in rows:
+        for row in named:
             click.echo(row["Id"] if flags["no_trunc"] else tables.short_id(row["Id"]))
         return
     shown = ["Repository", "Tag", *(["Digest"] if flags["digests"] else []), "ID", "CreatedSince", "Size"]
-    columns = _columns(full=flags["no_trunc"])
-    for line in tables.listing(rows, columns, shown, template=template, width=0 if flags["no_trunc"] else width()):
+    made = columns(full=flags["no_trunc"])
+    for line in tables.listing(named, made, shown, template=template, width=0 if flags["no_trunc"] else width()):
         click.echo(line)
 
 
@@ -225,8 +224,8 @@ def commit(
     if target:
         reference = parse_reference(target).with_default_tag()
         query |= {"repo": reference.familiar_name, "tag": reference.tag}
-    query["changes"] = list(changes) and "\n".join(changes)
-    click.echo(client.call("POST", "/commit", query={k: v for k, v in query.items() if v != []})["Id"])
+    query["changes"] = list(changes)
+    click.echo(client.call("POST", "/commit", query=query)["Id"])
 
 
 COMMANDS: dict[str, click.Command] = {
