@@ -182,7 +182,7 @@ def test_masked_and_read_only_paths_hide_the_kernels(run):
 
 def test_the_init_program_is_process_one(run):
     if not host.find_init():
-        with pytest.raises(Unsupported, match="install the package|--init"):
+        with pytest.raises(Unsupported, match=r"install the package|--init"):
             run("true", host_config={"Init": True})
         return
     out = output(run("sh", "-c", "cat /proc/1/cmdline", host_config={"Init": True}))
