@@ -34,7 +34,7 @@ from lamina.registry.hello_world import make
 from lamina.registry.publish import publish
 from lamina.wire.engine.progress import discard
 from tests.fakes.puller import Puller, puller
-from tests.fakes.registries import Hostile, hostile, reference, serving
+from tests.fakes.registries import Hostile, free_port, hostile, reference, serving
 from tests.fakes.tars import tar_of
 
 pytestmark = pytest.mark.root
@@ -439,6 +439,25 @@ def test_a_mirror_is_asked_first_and_without_it_the_registry(tmp_path: Path) -> 
                 assert engine.tags.resolve(reference("docker.io/library/mirrored:latest"))
                 sources = engine.metadata.sources(DiffId(digest_of(tar_of({"a": b"1"}))))
                 assert [source.repository for source in sources] == ["docker.io/library/mirrored"]
+
+    asyncio.run(run())
+
+
+def test_a_mirror_that_is_away_or_lies_is_passed_over(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with hostile() as lying, hostile() as good:
+            mirrors = [f"http://127.0.0.1:{port}" for port in (free_port(), lying.port, good.port)]
+            async with puller(tmp_path / "root", config=parse_config(mirrors=mirrors, certs_dirs=())) as engine:
+                served = image_of(tar_of({"a": b"1"}))
+                serve(good, served, "library/mirrored")
+                blob = digest_of(zipped(tar_of({"a": b"1"})))
+                serve(lying, {**served, blob: served[blob][::-1]}, "library/mirrored")
+                await pull(engine, "mirrored")
+                told = [status for status in engine.statuses() if status.startswith("Mirror")]
+                assert [status.split()[1] for status in told] == [mirror[7:] for mirror in mirrors[:2]]
+                assert "connection refused" in told[0]
+                assert "failed to register layer" in told[1]
+                assert content(engine, [digest_of(tar_of({"a": b"1"}))]) == [tar_of({"a": b"1"})]
 
     asyncio.run(run())
 
