@@ -152,6 +152,13 @@ class MonitoredRuntime:
     def name(self) -> str:
         return self._runtime.name
 
+    def programs(self) -> tuple[tuple[str, str, str], ...]:
+        """Name, path and version of the OCI runtime and of the monitor."""
+        monitor = self._conmon.program
+        found = [(self._runtime.name, os.fspath(self._runtime.program), _version_of(self._runtime.program))]
+        found.append((monitor.name, os.fspath(monitor), _version_of(monitor)))
+        return tuple(found)
+
     def bundle(self, container_id: ContainerId) -> Path:
         return self._bundles / container_id
 
@@ -270,6 +277,12 @@ class MonitoredRuntime:
             status = process.wait(_EXEC_S)
         if status != 0:
             raise exec_error(_log_text(place / "log"))
+
+
+def _version_of(program: Path) -> str:
+    """What stands after the word `version` in the first line of `--version`."""
+    said = programs.run((os.fspath(program), "--version")).stdout.decode(errors="replace").partition("\n")[0]
+    return said.rpartition("version")[2].strip(" :") or said
 
 
 @contextlib.contextmanager

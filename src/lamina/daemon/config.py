@@ -240,7 +240,14 @@ def _checked(config: DaemonConfig) -> DaemonConfig:
     for host in config.hosts:
         check_host(host, config)
     registries = dict.fromkeys([*_INSECURE_ALWAYS, *config.insecure_registries])
-    return replace(config, insecure_registries=tuple(registries))
+    # Programs that we start have other working directories: `--exec-root run` must mean the same to them.
+    return replace(
+        config,
+        insecure_registries=tuple(registries),
+        data_root=config.data_root.absolute(),
+        exec_root=config.exec_root.absolute(),
+        pidfile=config.pidfile.absolute(),
+    )
 
 
 def check_host(host: str, config: DaemonConfig) -> None:

@@ -9,7 +9,6 @@ import contextlib
 import os
 import shutil
 import threading
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -47,16 +46,6 @@ def sweep_scratch(data_root: Path) -> None:
         scratch.rename(old)
         scratch.mkdir(0o700)
         threading.Thread(target=shutil.rmtree, args=(old,), kwargs={"ignore_errors": True}, daemon=True).start()
-
-
-def engine_id(data_root: Path) -> str:
-    """The identity of this data root's engine; made once."""
-    path = data_root / "engine-id"
-    with contextlib.suppress(FileNotFoundError):
-        return path.read_text().strip()
-    found = str(uuid.uuid4())
-    durable.write_file(path, found.encode(), 0o600)
-    return found
 
 
 @contextlib.contextmanager

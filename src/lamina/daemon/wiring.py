@@ -9,6 +9,7 @@ import platform as machine
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lamina import __version__
 from lamina.clock import SystemClock
@@ -25,7 +26,7 @@ from lamina.distribution.metadata import LayerMetadata
 from lamina.distribution.registries import Registries
 from lamina.distribution.registry_config import RegistryConfig, parse_config
 from lamina.distribution.transfers import Transfers
-from lamina.engine.host import EngineFacts, Program
+from lamina.engine.host import EngineFacts, Program, engine_id
 from lamina.engine.services import Services
 from lamina.engine.surroundings import DnsDefaults, Surroundings, alive
 from lamina.engine.unpack import Unpack
@@ -70,6 +71,18 @@ class _Stores:
     volumes: VolumeStore
 
 
+@dataclass(frozen=True, slots=True)
+class _Ground:
+    """What the event loop stands on: everything blocking, ready for use."""
+
+    stores: _Stores
+    runtime: MonitoredRuntime
+    networks: Networks
+    host: container_host.HostFacts
+    surroundings: Surroundings
+    facts: EngineFacts
+
+
 @contextlib.asynccontextmanager
 async def open_engine(config: DaemonConfig) -> AsyncIterator[Engine]:
     """The engine on its data root, recovered; closed in reverse order. Containers go on when it closes.
@@ -81,26 +94,15 @@ async def open_engine(config: DaemonConfig) -> AsyncIterator[Engine]:
     async with contextlib.AsyncExitStack() as undo:
         workers = Workers()
         undo.callback(workers.close)
-        stores = await workers.call(_open_stores, config, undo)
-        runtime = await workers.call(prepare_runtime, config.exec_root, _candidates(config))
-        networks = await workers.call(_open_networks, config, stores.containers, undo)
-        facts = await workers.call(container_host.detect, _init_path(config))
-        surroundings = Surroundings(
-            store=stores.containers,
-            layers=stores.layers,
-            networks=networks,
-            volumes=stores.volumes,
-            facts=facts,
-            dns=DnsDefaults(config.dns, config.dns_search, config.dns_opts),
-        )
-        await workers.call(_take_up, stores, surroundings)
+        ground = await workers.call(_open_ground, config, undo)
+        stores = ground.stores
         clock = SystemClock()
         events = Events(clock)
         tasks = await undo.enter_async_context(asyncio.TaskGroup())
         lifecycle = Lifecycle(
             store=stores.containers,
-            runtime=runtime,
-            resources=surroundings,
+            runtime=ground.runtime,
+            resources=ground.surroundings,
             events=events,
             workers=workers,
             clock=clock,
@@ -112,20 +114,13 @@ async def open_engine(config: DaemonConfig) -> AsyncIterator[Engine]:
         registries = Registries(_registry_config(config), workers)
         undo.push_async_callback(registries.aclose)
         transfers = await undo.enter_async_context(Transfers[Layer](_releasing(stores.layers, workers)))
-        recovered = await recover(store=stores.containers, runtime=runtime, lifecycle=lifecycle, workers=workers)
+        recovered = await recover(store=stores.containers, runtime=ground.runtime, lifecycle=lifecycle, workers=workers)
         _log.info("%d containers live on, %d ended meanwhile", len(recovered.adopted), len(recovered.ended))
         parts = Parts(
-            driver=stores.driver,
-            layers=stores.layers,
-            images=stores.images,
-            tags=stores.tags,
+            **_from_ground(ground),
             lookup=ImageLookup(stores.images, stores.tags),
-            containers=stores.containers,
-            volumes=stores.volumes,
-            networks=networks,
-            surroundings=surroundings,
             lifecycle=lifecycle,
-            execs=Execs(runtime, workers),
+            execs=Execs(ground.runtime, workers),
             registries=registries,
             transfers=transfers,
             metadata=LayerMetadata(config.data_root / "image" / stores.driver.name / "distribution"),
@@ -134,11 +129,43 @@ async def open_engine(config: DaemonConfig) -> AsyncIterator[Engine]:
             clock=clock,
             workers=workers,
             platform=host_platform(machine.machine()),
-            facts=await workers.call(_engine_facts, config, runtime, facts),
-            host=facts,
             data_root=config.data_root,
         )
         yield Engine(services(parts), stores.driver.name)
+
+
+def _from_ground(ground: _Ground) -> dict[str, Any]:
+    stores = ground.stores
+    return {
+        "driver": stores.driver,
+        "layers": stores.layers,
+        "images": stores.images,
+        "tags": stores.tags,
+        "containers": stores.containers,
+        "volumes": stores.volumes,
+        "networks": ground.networks,
+        "surroundings": ground.surroundings,
+        "facts": ground.facts,
+        "host": ground.host,
+    }
+
+
+def _open_ground(config: DaemonConfig, undo: contextlib.AsyncExitStack) -> _Ground:
+    """Blocking: open and read everything, and take up what an earlier daemon left running."""
+    stores = _open_stores(config, undo)
+    runtime = prepare_runtime(config.exec_root, _candidates(config))
+    networks = _open_networks(config, stores.containers, undo)
+    host = container_host.detect(_init_path(config))
+    surroundings = Surroundings(
+        store=stores.containers,
+        layers=stores.layers,
+        networks=networks,
+        volumes=stores.volumes,
+        facts=host,
+        dns=DnsDefaults(config.dns, config.dns_search, config.dns_opts),
+    )
+    _take_up(stores, surroundings)
+    return _Ground(stores, runtime, networks, host, surroundings, _engine_facts(config, runtime, host))
 
 
 def _open_stores(config: DaemonConfig, undo: contextlib.AsyncExitStack) -> _Stores:
@@ -211,15 +238,18 @@ def _init_path(config: DaemonConfig) -> str:
     return config.init_path if "/" in config.init_path else ""
 
 
-def _engine_facts(config: DaemonConfig, runtime: MonitoredRuntime, facts: container_host.HostFacts) -> EngineFacts:
+def _engine_facts(config: DaemonConfig, runtime: MonitoredRuntime, host: container_host.HostFacts) -> EngineFacts:
+    programs = runtime.programs()
+    init = Program(Path(host.init_path).name, host.init_path) if host.init_path else None
     return EngineFacts(
-        engine_id=dataroot.engine_id(config.data_root),
+        engine_id=engine_id(config.data_root),
         engine_version=__version__,
         data_root=config.data_root,
-        cgroups=facts.cgroups,
+        cgroups=host.cgroups,
         drivers=survey(config.data_root),
-        runtimes=[Program(runtime.name, runtime.name)],
-        init=Program(Path(facts.init_path).name, facts.init_path) if facts.init_path else None,
+        runtimes=[Program(*programs[0])],
+        monitor=Program(*programs[1]),
+        init=init,
         registry_mirrors=config.registry_mirrors,
         insecure_registries=config.insecure_registries,
         labels=config.labels,

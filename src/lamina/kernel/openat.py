@@ -94,10 +94,8 @@ def make_dirs_in_root(root_fd: int, name: bytes | str, mode: int = 0o755) -> int
 
     Existing symlinks to directories are followed inside the root. A file in the way gives ENOTDIR.
     """
-    try:
+    with contextlib.suppress(FileNotFoundError):  # then it is made below
         return open_in_root(root_fd, name, os.O_RDONLY | os.O_DIRECTORY)
-    except FileNotFoundError:
-        pass
     path = os.fsencode(name).rstrip(b"/")
     parent, _, last = path.rpartition(b"/")
     if last in {b"", b".", b".."}:

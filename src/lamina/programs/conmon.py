@@ -70,7 +70,7 @@ class Conmon:
     """Starts monitors and finds them again."""
 
     def __init__(self, program: Path, runtime: OciRuntime, *, scratch: Path) -> None:
-        self._program = program
+        self.program = program
         self._runtime = runtime
         self._scratch = scratch
 
@@ -102,7 +102,7 @@ class Conmon:
             runtime_words += ["--runtime-arg", word]
         log = "none:" if order.journal is None else f"k8s-file:{os.fspath(order.journal)}"
         return (
-            os.fspath(self._program),
+            os.fspath(self.program),
             *("--api-version", "1"),
             *("--cid", order.container_id),
             *("--cuuid", order.container_id),
