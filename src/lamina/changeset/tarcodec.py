@@ -195,8 +195,9 @@ class TarReader:
 
     def _extension(self, block: bytes) -> bytes:
         size = _number(block[124:136])
-        if size > MAX_EXTENSION_BYTES:
-            raise UnsafeArchive(f"an extended header of {size} bytes exceeds {MAX_EXTENSION_BYTES}")
+        if not 0 <= size <= MAX_EXTENSION_BYTES:
+            # A negative size would turn the reader back to where it was: an endless loop.
+            raise UnsafeArchive(f"an extended header of {size} bytes is not within 0 and {MAX_EXTENSION_BYTES}")
         padded = self._exactly(-(-size // BLOCK) * BLOCK)
         self._framing.append(padded)
         return padded[:size]

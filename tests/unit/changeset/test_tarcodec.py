@@ -229,8 +229,17 @@ def test_too_many_entries_are_refused() -> None:
 def test_a_long_extension_is_refused_before_it_is_read(flag: bytes) -> None:
     block = bytearray(header(name="long", size=(1 << 20) + 1))
     block[156:157] = flag
-    with pytest.raises(UnsafeArchive, match="exceeds"):
+    with pytest.raises(UnsafeArchive, match="not within"):
         read(resum(block))
+
+
+@pytest.mark.parametrize("flag", [b"x", b"L", b"K", b"g"])
+def test_an_extension_of_negative_size_does_not_turn_the_reader_back(flag: bytes) -> None:
+    block = bytearray(header(name="back"))
+    block[124:136] = b"\xff" * 11 + b"\0"
+    block[156:157] = flag
+    with pytest.raises(UnsafeArchive, match="not within"):
+        read(resum(block) + LAYER_1)
 
 
 def test_old_headers_without_magic_and_with_signed_sums_are_read() -> None:

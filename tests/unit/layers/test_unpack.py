@@ -2,6 +2,7 @@ import gzip
 import hashlib
 import io
 import os
+import random
 import tarfile
 import threading
 import tracemalloc
@@ -275,3 +276,36 @@ def test_an_entry_that_replaces_another_does_not_count_twice(tmp_path: Path) -> 
     rows: list[Row] = [("d", SYMLINK, 0o777, "e"), ("e/f", FILE, 0o644, b"x" * 50), ("d/f", FILE, 0o644, b"y" * 20)]
     done = unpack(io.BytesIO(mine(make(rows))), target)
     assert done.layer_bytes == 20 + len("e")
+
+
+@pytest.mark.root
+def test_any_damaged_archive_is_refused_by_us_or_comes_out_to_the_byte(tmp_path: Path) -> None:
+    """Headers are damaged and their sums put right again, so that the damage is reached."""
+    from tests.unit.changeset.test_sparse import pax_1
+    from tests.unit.changeset.test_tarcodec import resum, with_pax
+
+    rng = random.Random(7)
+    sound = [
+        LAYER_1,
+        LAYER_2,
+        with_pax({"path": "x/" * 70 + "n", "SCHILY.xattr.user.a": "b", "mtime": "1.5"}, size=5),
+        pax_1(b"2\n1024\n512\n8192\n3\n", b"A" * 512 + b"end", 9000),
+    ]
+    refused = 0
+    for number in range(400):
+        tar = bytearray(rng.choice(sound))
+        for _ in range(rng.randrange(1, 4)):
+            block = rng.randrange(len(tar) // 512) * 512
+            at = block + rng.choice([rng.randrange(512), rng.randrange(100), rng.randrange(100, 160)])
+            noise = rng.choice([rng.randbytes(8), b"\xff" * 12, bytes(8), b"/", b".", b"7"])
+            tar[at : at + len(noise)] = noise
+            tar[block : block + 512] = resum(tar[block : block + 512])
+        (tmp_path / str(number)).mkdir()
+        target = UnpackTarget(tmp_path / str(number), tmp_path / f"{number}.split", None)
+        try:
+            done = unpack(io.BytesIO(bytes(tar)), target)
+        except LaminaError:
+            refused += 1
+            continue
+        assert back(target, done) == bytes(tar)
+    assert 0 < refused < 400
