@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import subprocess
 import sys
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -33,28 +35,54 @@ def agrees(expected: list[str], actual: list[str]) -> bool:
     return re.fullmatch(pattern, "".join(f"{line}\n" for line in actual)) is not None
 
 
+@contextlib.contextmanager
+def shell() -> Iterator[subprocess.Popen[str]]:
+    """A shell with `lamina` in its path; what it leaves running is ended."""
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = {name: value for name, value in os.environ.items() if name not in {"LAMINA_HOST", "DOCKER_HOST"}}
+    process = subprocess.Popen(
+        ["bash"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**environment, "PATH": path, "TERM": "dumb"},
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        assert process.stdin is not None
+        process.stdin.close()
+        # The shell leads the session: whatever it started is in it.
+        for pid in subprocess.run(["pgrep", "-s", str(process.pid)], capture_output=True, check=False).stdout.split():
+            subprocess.run(["kill", pid], check=False)
+        process.wait(20)
+
+
+def typed(process: subprocess.Popen[str], command: str) -> list[str]:
+    """The lines that a command prints."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    mark = uuid.uuid4().hex
+    process.stdin.write(f"{command}\necho {mark}\n")
+    process.stdin.flush()
+    printed: list[str] = []
+    for line in process.stdout:
+        before, found, _ = line.rstrip("\n").partition(mark)
+        printed += [before] if before or not found else []
+        if found:
+            return printed
+    raise AssertionError(f"the shell ended at {command}: {printed}")
+
+
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda page: page.stem)
 def test_a_session_prints_what_the_page_says(page: Path) -> None:
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    shell = subprocess.Popen(["bash", "-m"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                             env={**os.environ, "PATH": path, "TERM": "dumb"}, start_new_session=True)  # fmt: skip
-    assert shell.stdin is not None
-    assert shell.stdout is not None
-    try:
+    with shell() as process:
         for command, expected in steps(page):
-            mark = uuid.uuid4().hex
-            shell.stdin.write(f"{command}\necho {mark} $?\n")
-            shell.stdin.flush()
-            printed: list[str] = []
-            while not (line := shell.stdout.readline().rstrip("\n")).startswith(mark):
-                assert shell.poll() is None, f"the shell ended at {command}"
-                printed.append(line)
+            printed = typed(process, command)
             assert agrees(expected, printed), f"$ {command}\nexpected {expected}\nprinted  {printed}"
-    finally:
-        shell.stdin.close()
-        shell.wait(20)
-        subprocess.run(["bash", "-c", f"for p in $(pgrep -s {shell.pid}); do kill $p; done"], check=False)
 
 
 def test_the_comparison_itself() -> None:

@@ -109,3 +109,11 @@ def test_what_systemd_passes_is_read(tmp_path: Path) -> None:
 
 def test_storage_options_are_lower_case_keys() -> None:
     assert parse_storage_opts(["Overlay2.Size= 1G"]) == {"overlay2.size": "1G"}
+
+
+def test_roots_mean_the_same_in_every_working_directory(tmp_path: Path) -> None:
+    flags = {"data_root": Path("data"), "exec_root": Path("run"), "pidfile": Path("pid")}
+    config = from_sources(flags, None, default_file=tmp_path / "none", environment={})
+    assert [config.data_root, config.exec_root, config.pidfile] == [
+        Path.cwd() / name for name in ("data", "run", "pid")
+    ]

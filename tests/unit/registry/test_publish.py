@@ -3,11 +3,13 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import pytest
+
 from lamina.distribution.resolve import resolve
 from lamina.oci.platform import Platform
 from lamina.registry.app import build_app
 from lamina.registry.hello_world import make
-from lamina.registry.publish import publish
+from lamina.registry.publish import main, publish
 from lamina.workers import Workers
 from tests.fakes.registries import client, docker_registry, reference, repository, serving
 
@@ -41,3 +43,10 @@ def test_hello_world_goes_into_our_registry_and_comes_out(tmp_path: Path) -> Non
 def test_hello_world_goes_into_debians_registry_and_comes_out(tmp_path: Path) -> None:
     with docker_registry(tmp_path) as port:
         asyncio.run(_publish_and_resolve(port))
+
+
+def test_the_shell_is_told_what_went_wrong(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    assert capsys.readouterr().err.startswith("usage: ")
+    assert main(["127.0.0.1:1/hello-world"]) == 1
+    assert "127.0.0.1:1" in capsys.readouterr().err
