@@ -21,7 +21,7 @@ from lamina.errors import InvalidArgument, LaminaError, ProcessFailed
 from lamina.jsonvalue import JsonObject, integer, parse_object, text
 from lamina.layers.assemble import Writable
 from lamina.layers.unpack import Limits, Unpacked, UnpackTarget
-from lamina.layers.worker import ACCEPTED, MAX_MESSAGE_BYTES
+from lamina.layers.worker import ACCEPTED, IDLE_S, MAX_MESSAGE_BYTES
 from lamina.oci.digest import DiffId, Digest, parse_digest
 from lamina.programs.run import Process, spawn
 
@@ -41,11 +41,13 @@ class FileSlice:
 class WorkerPool:
     """Gives jobs to worker processes. Thread-safe. `size` is how many jobs make sense at once; callers keep to it."""
 
-    def __init__(self, size: int | None = None) -> None:
+    def __init__(self, size: int | None = None, *, reap_after_s: float = IDLE_S + 1) -> None:
         self.size = size or (os.cpu_count() or 1) + 1
+        self._reap_after_s = reap_after_s
         self._lock = threading.Lock()
         self._idle: list[_Worker] = []
         self._closed = False
+        self._reaper: threading.Timer | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -106,6 +108,8 @@ class WorkerPool:
         """End the idle workers; busy ones end with their jobs. Twice is fine."""
         with self._lock:
             idle, self._idle, self._closed = self._idle, [], True
+            if self._reaper is not None:
+                self._reaper.cancel()
         for worker in idle:
             worker.close()
 
@@ -128,8 +132,27 @@ class WorkerPool:
         with self._lock:
             if not self._closed:
                 self._idle.append(worker)
+                self._reap_later()
                 return
         worker.close()
+
+    def _reap_later(self) -> None:
+        """Look for ended workers once their idle time is over; the lock is held."""
+        if self._reaper is None:
+            self._reaper = threading.Timer(self._reap_after_s, self._reap)
+            self._reaper.daemon = True
+            self._reaper.start()
+
+    def _reap(self) -> None:
+        """Take the ended workers off the list, so that neither processes nor descriptors stay."""
+        with self._lock:
+            self._reaper = None
+            ended = [worker for worker in self._idle if worker.process.poll() is not None]
+            self._idle = [worker for worker in self._idle if worker not in ended]
+            if self._idle and not self._closed:
+                self._reap_later()
+        for worker in ended:
+            worker.close()
 
 
 class _Worker:

@@ -143,6 +143,21 @@ def test_a_job_finds_a_new_worker_when_the_idle_one_has_gone(target: UnpackTarge
         assert job.result().diff_id == digest_of(TAR)
 
 
+def test_ended_workers_leave_no_zombie_and_no_descriptor() -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    with WorkerPool(1, reap_after_s=0.05) as pool:
+        pool.warm()
+        (idle,) = pool._idle
+        pid = idle.process.pid
+        os.kill(pid, 9)
+        end = time.monotonic() + 10
+        while pool._idle and time.monotonic() < end:
+            time.sleep(0.01)
+        assert pool._idle == []
+        assert not Path(f"/proc/{pid}").exists()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
 def test_workers_end_when_their_daemon_closes_or_dies(target: UnpackTarget) -> None:
     with WorkerPool(1) as pool:
         job = pool.unpack(target)
