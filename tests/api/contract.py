@@ -26,7 +26,10 @@ NULLS_OF_DOCKERD = {
     "ImageHistoryResponseItem": ("Tags",),
     "ImageConfig": ("Cmd", "Entrypoint", "Env", "Labels", "OnBuild", "Volumes"),
     "ContainerConfig": ("Cmd", "Entrypoint", "Env", "Labels", "OnBuild", "Volumes"),
-    "Resources": ("DeviceCgroupRules", "DeviceRequests", "Devices", "MemorySwappiness", "OomKillDisable", "Ulimits"),
+    "Resources": (
+        *("BlkioDeviceReadBps", "BlkioDeviceReadIOps", "BlkioDeviceWriteBps", "BlkioDeviceWriteIOps"),
+        *("DeviceCgroupRules", "DeviceRequests", "Devices", "MemorySwappiness", "OomKillDisable", "Ulimits"),
+    ),
     "HostConfig": (
         *("Binds", "CapAdd", "CapDrop", "Dns", "DnsOptions", "DnsSearch", "ExtraHosts", "GroupAdd", "Links"),
         *("SecurityOpt", "VolumesFrom"),
