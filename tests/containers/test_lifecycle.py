@@ -11,6 +11,7 @@ import pytest
 from lamina.containers.attach import Wanted
 from lamina.containers.state import Status
 from lamina.errors import CommandNotExecutable, CommandNotFound, Conflict, NoSuchContainer, NotModified
+from lamina.kernel import pidfd
 from tests.containers.harness import collect, host
 
 pytestmark = pytest.mark.e2e
@@ -104,6 +105,7 @@ def test_a_command_that_cannot_run_is_told_in_dockers_words(
     async def scenario() -> None:
         async with host(tmp_path, busybox) as engine:
             container = engine.add(command)
+            zombies = pidfd.zombie_children()
             session = engine.lifecycle.attach(container, Wanted())
             with pytest.raises(error, match="OCI runtime create failed") as caught:
                 await engine.lifecycle.start(container)
@@ -112,6 +114,7 @@ def test_a_command_that_cannot_run_is_told_in_dockers_words(
             assert container.state.error == str(caught.value)
             assert await collect(session) == (b"", b"")
             assert engine.runtime.known() == []
+            assert pidfd.zombie_children() <= zombies
             assert engine.resources.held == set()
 
     asyncio.run(scenario())

@@ -12,6 +12,7 @@ Facts that were tried on conmon 2.1.6:
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import socket
@@ -137,6 +138,7 @@ class Conmon:
         answer = parse_object(line, what="conmon's answer")
         init_pid = integer(answer, "data", -1)
         if init_pid <= 0:
+            _collect(order.bundle)
             raise CreateFailed(words, init_pid, text(answer, "message", "the OCI runtime failed without a message"))
         pid = int((order.bundle / "conmon.pid").read_bytes())
         return _hold(pid, init_pid)
@@ -157,6 +159,15 @@ class Conmon:
             return _hold(pid, init_pid)
         except Unavailable:
             return None
+
+
+def _collect(bundle: Path) -> None:
+    """A monitor that has told of a failure ends at once; as a subreaper we are its parent then."""
+    with contextlib.suppress(FileNotFoundError, ValueError, ProcessLookupError):
+        held = pidfd.open_pidfd(int((bundle / "conmon.pid").read_bytes()))
+        pidfd.wait_ended(held, 1.0)
+        pidfd.reap(held)
+        pidfd.close(held)
 
 
 def _hold(pid: int, init_pid: int) -> Monitor:
