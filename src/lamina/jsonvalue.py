@@ -7,6 +7,7 @@ without trusting their shape.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
@@ -151,12 +152,19 @@ def from_strings(values: Sequence[str]) -> list[JsonValue]:
 
 _GO_ESCAPES = {ord("<"): "\\u003c", ord(">"): "\\u003e", ord("&"): "\\u0026", 0x2028: "\\u2028", 0x2029: "\\u2029"}
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
 
 def go_json(value: JsonValue) -> bytes:
     """Encode as Go's encoding/json does: no white space, `<`, `>`, `&`, U+2028 and U+2029 escaped, UTF-8.
 
-    Keys come out in the order of the dictionary: the caller decides it.
+    Keys come out in the order of the dictionary: the caller decides it. What is no UTF-8 (a file name that was decoded
+    with surrogateescape) comes out as U+FFFD, as from Go.
     """
     dumped = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
     # The five characters can only stand inside strings, so translating the whole text is safe.
-    return dumped.translate(_GO_ESCAPES).encode("utf-8", "surrogatepass")
+    escaped = dumped.translate(_GO_ESCAPES)
+    try:
+        return escaped.encode()
+    except UnicodeEncodeError:
+        return _SURROGATE.sub(r"\\ufffd", escaped).encode()
