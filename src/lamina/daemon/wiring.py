@@ -94,7 +94,9 @@ async def open_engine(config: DaemonConfig) -> AsyncIterator[Engine]:
     async with contextlib.AsyncExitStack() as undo:
         workers = Workers()
         undo.callback(workers.close)
-        ground = await workers.call(_open_ground, config, undo)
+        pool = WorkerPool()
+        undo.callback(pool.close)
+        ground = await workers.call(_open_ground, config, pool, undo)
         stores = ground.stores
         clock = SystemClock()
         events = Events(clock)
@@ -109,8 +111,6 @@ async def open_engine(config: DaemonConfig) -> AsyncIterator[Engine]:
             tasks=tasks,
         )
         undo.push_async_callback(lifecycle.aclose)
-        pool = WorkerPool()
-        undo.callback(pool.close)
         registries = Registries(_registry_config(config), workers)
         undo.push_async_callback(registries.aclose)
         transfers = await undo.enter_async_context(Transfers[Layer](_releasing(stores.layers, workers)))
@@ -150,9 +150,9 @@ def _from_ground(ground: _Ground) -> dict[str, Any]:
     }
 
 
-def _open_ground(config: DaemonConfig, undo: contextlib.AsyncExitStack) -> _Ground:
+def _open_ground(config: DaemonConfig, pool: WorkerPool, undo: contextlib.AsyncExitStack) -> _Ground:
     """Blocking: open and read everything, and take up what an earlier daemon left running."""
-    stores = _open_stores(config, undo)
+    stores = _open_stores(config, pool, undo)
     runtime = prepare_runtime(config.exec_root, _candidates(config))
     networks = _open_networks(config, stores.containers, undo)
     host = container_host.detect(_init_path(config))
@@ -168,7 +168,7 @@ def _open_ground(config: DaemonConfig, undo: contextlib.AsyncExitStack) -> _Grou
     return _Ground(stores, runtime, networks, host, surroundings, _engine_facts(config, runtime, host))
 
 
-def _open_stores(config: DaemonConfig, undo: contextlib.AsyncExitStack) -> _Stores:
+def _open_stores(config: DaemonConfig, pool: WorkerPool, undo: contextlib.AsyncExitStack) -> _Stores:
     """Blocking. The volumes come first: their file carries the lock that keeps every other daemon out."""
     volumes = VolumeStore(config.data_root / "volumes")
     warn(volumes.open())
@@ -178,7 +178,7 @@ def _open_stores(config: DaemonConfig, undo: contextlib.AsyncExitStack) -> _Stor
     undo.callback(driver.close)
     mounts = Mounts(driver)
     home = config.data_root / "image" / driver.name
-    layers = LayerStore(home / "layerdb", driver, mounts)
+    layers = LayerStore(home / "layerdb", driver, mounts, pool)
     warn(layers.load())
     images = ImageStore(home / "imagedb", layers)
     warn(images.load())
