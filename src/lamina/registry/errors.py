@@ -53,11 +53,16 @@ def answer(error: LaminaError) -> web.Response:
     if isinstance(error, Refused):
         body = encode(error.code, error.message, error.detail)
         return web.Response(status=error.status, body=body, headers=_json(error.headers))
+    status, code = code_of(error)
+    return web.Response(status=status, body=encode(code, error.message), headers=_json({}))
+
+
+def code_of(error: LaminaError) -> tuple[int, Code]:
+    """Status and code of the nearest class in the table."""
     for kind in type(error).__mro__:
         if kind in _TABLE:
-            status, code = _TABLE[kind]
-            return web.Response(status=status, body=encode(code, error.message), headers=_json({}))
-    return web.Response(status=500, body=encode(Code.UNKNOWN, error.message), headers=_json({}))
+            return _TABLE[kind]
+    return 500, Code.UNKNOWN
 
 
 def _json(headers: dict[str, str]) -> dict[str, str]:
