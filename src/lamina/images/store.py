@@ -118,8 +118,9 @@ class ImageStore:
             del self._images[wanted]
             if kept.parent in self._images:
                 self._images[kept.parent].children.discard(wanted)
-            top = kept.config.top
-            return self._layers.release(top) if top is not None else ()
+        # Without the lock: a large layer takes its time to go, and nobody else should wait for it.
+        top = kept.config.top
+        return self._layers.release(top) if top is not None else ()
 
     def parent(self, wanted: ImageId) -> ImageId | None:
         """The image this one was made from here, if that is known."""
