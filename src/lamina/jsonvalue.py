@@ -145,6 +145,15 @@ def objects(obj: Mapping[str, JsonValue], key: str) -> list[JsonObject]:
     return found
 
 
+def in_known_case(obj: Mapping[str, JsonValue], names: Sequence[str]) -> JsonObject:
+    """The object with these keys written as in `names`, however the client wrote them: Go reads keys in any case.
+
+    A key that is there as it should be stays, and hides its other writings.
+    """
+    known = {name.lower(): name for name in names if name not in obj}
+    return {known.get(key.lower(), key): value for key, value in obj.items()}
+
+
 def from_strings(values: Sequence[str]) -> list[JsonValue]:
     """A list of strings as a JSON list (lists are invariant to the type checker)."""
     return list(values)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import select
+import socket
 
 import pytest
 
@@ -58,6 +60,58 @@ def test_attach_without_upgrade_answers_200_and_then_raw_bytes():
             await wire.send(b"GET / HTTP/1.1\r\n\r\n")
             wire.end()
             assert await frames(wire) == [(1, b"GET / HTTP/1.1\r\n\r\n"), (2, b"bye\n")]
+
+    run(scenario())
+
+
+def test_output_waits_until_the_client_has_read_the_head():
+    """docker-py reads the head through a buffer and the rest from the bare socket: what came with the head is lost."""
+
+    async def scenario():
+        engine = FakeEngine()
+        async with serving(engine.services()) as path:
+            with socket.socket(socket.AF_UNIX) as client:
+                client.setblocking(False)
+                loop = asyncio.get_running_loop()
+                await loop.sock_connect(client, str(path))
+                await loop.sock_sendall(client, request("POST", ATTACH, **UPGRADE))
+                engine.session.say(b"at once")
+                while client not in select.select([client], [], [], 0)[0]:  # noqa: ASYNC110 (nothing may read yet)
+                    await asyncio.sleep(0)
+                for _ in range(20):
+                    await asyncio.sleep(0)
+                assert client.recv(8192).endswith(b"\r\n\r\n")
+                assert Deframer().feed(await loop.sock_recv(client, 8192)) == [(1, b"at once")]
+
+    run(scenario())
+
+
+def test_output_does_not_wait_for_ever_for_a_client_that_reads_nothing():
+    async def scenario():
+        engine = FakeEngine()
+        engine.session.say(b"at once")
+        async with serving(engine.services()) as path, await connect(path) as wire:
+            wire.writer.transport.pause_reading()
+            await wire.send(request("POST", ATTACH, **UPGRADE))
+            engine.session.finish()
+            await engine.session.closed.wait()
+            wire.writer.transport.resume_reading()
+            await wire.head()
+            assert await frames(wire) == [(1, b"at once")]
+
+    run(scenario())
+
+
+def test_the_output_of_an_exec_is_framed_as_the_client_believes():
+    async def scenario():
+        engine = FakeEngine()
+        engine.exec_session.tty = True
+        async with serving(engine.services()) as path, await connect(path) as wire:
+            await wire.send(request("POST", f"/v1.51/exec/{'ee' * 32}/start", {"Tty": False}, **UPGRADE))
+            assert (await wire.head()).headers["content-type"] == MULTIPLEXED
+            engine.exec_session.say(b"raw")
+            engine.exec_session.finish()
+            assert await frames(wire) == [(1, b"raw")]
 
     run(scenario())
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lamina.errors import InvalidArgument
-from lamina.jsonvalue import go_json, parse_object
+from lamina.jsonvalue import go_json, in_known_case, parse_object
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"])))
@@ -30,3 +30,11 @@ def test_a_name_that_is_no_utf_8_is_shown_with_replacements() -> None:
 def test_what_is_no_sound_object_is_refused(data: bytes) -> None:
     with pytest.raises(InvalidArgument):
         parse_object(data)
+
+
+def test_keys_are_known_in_any_case_but_the_right_one_wins() -> None:
+    assert in_known_case({"detachKeys": "ctrl-p", "Tty": True}, ("DetachKeys", "Tty")) == {
+        "DetachKeys": "ctrl-p",
+        "Tty": True,
+    }
+    assert in_known_case({"Tty": True, "tty": False, "other": 1}, ("Tty",)) == {"Tty": True, "tty": False, "other": 1}

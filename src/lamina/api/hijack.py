@@ -38,11 +38,11 @@ class _DetachedError(Exception):
     """The detach keys were typed."""
 
 
-async def pump(session: Session, connection: RawConnection, *, keys: bytes, stdin: bool) -> Ending:
+async def pump(session: Session, connection: RawConnection, *, keys: bytes, stdin: bool, framed: bool) -> Ending:
     """Carry bytes both ways until the process has said everything, the client is gone, or it typed the detach keys.
 
-    The client's half-close is the end of stdin; output goes on. Frames unless the process has a terminal; detach
-    keys count only with one. Lets go of the session in any case.
+    The client's half-close is the end of stdin; output goes on, with a header before each piece when `framed`. Detach
+    keys count only with a terminal. Lets go of the session in any case.
     """
     scanner = DetachScanner(keys if session.tty else b"")
     ending = Ending.SAID_ALL
@@ -51,7 +51,7 @@ async def pump(session: Session, connection: RawConnection, *, keys: bytes, stdi
             typing = both.create_task(_type_in(session, connection, scanner, stdin=stdin))
             async with closing(session.output()) as output:
                 async for stream, data in output:
-                    await connection.write(data if session.tty else frame(stream, data))
+                    await connection.write(frame(stream, data) if framed else data)
             typing.cancel()
     except* ConnectionError:
         ending = Ending.CLIENT_GONE

@@ -72,14 +72,18 @@ class ProgressLines:
         return b"".join(go_json(encode(step)) + b"\r\n" for step in steps)
 
 
-async def progress_answer(call: Call, work: Callable[[ProgressSink], Awaitable[object]]) -> Answer:
+async def progress_answer(
+    call: Call, work: Callable[[ProgressSink], Awaitable[object]], *, begin: bool = False
+) -> Answer:
     """Run long work and tell of it line by line.
 
-    An error before the first line is an answer of its own; later it is the last line. The work is cancelled when the
-    client goes away.
+    An error before the first line is an answer of its own; later, or when the answer is to `begin` at once, it is the
+    last line. The work is cancelled when the client goes away.
     """
     call.request.end_with_client()
     stream = call.request.stream(200, [("Content-Type", "application/json")])
+    if begin:
+        await stream.begin()
     failure = await _tell(stream, work)
     if failure is not None:
         if not stream.begun:

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import select
+import socket
+import struct
+import termios
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 READ_AHEAD_BYTES = 256 << 10
+HEAD_TAKEN_S = 0.1
+"""How long the first output waits for a client that does not read."""
+_LOOK_AGAIN_S = 0.0005
 
 
 class Sent:
@@ -33,6 +40,7 @@ class RawConnection(Sent):
         self._wakeup: asyncio.Future[None] | None = None
         self._paused = paused
         self._hangup_watch: select.epoll | None = None
+        self._head_taken = False
 
     async def read(self) -> bytes:
         """The next bytes of the client; empty when it has ended its side.
@@ -69,8 +77,26 @@ class RawConnection(Sent):
         """
         if self._lost or self._closed or self._transport.is_closing():
             raise ConnectionResetError("the client went away")
+        if not self._head_taken:
+            await self._let_head_be_taken()
         self._transport.write(data)
         await self._drain()
+
+    async def _let_head_be_taken(self) -> None:
+        """Wait until the client has read the answer's head, before bytes follow it.
+
+        Clients that read the head through a buffer and go on with the bare socket, as docker-py does, lose what came
+        in the same read. Only a unix socket tells what its peer has not read yet.
+        """
+        self._head_taken = True
+        sock = self._transport.get_extra_info("socket")
+        if sock is None or sock.family != socket.AF_UNIX:
+            return
+        loop = asyncio.get_running_loop()
+        give_up = loop.time() + HEAD_TAKEN_S
+        # The kernel wakes nobody when the peer has read: look again and again, for a moment.
+        while not self._lost and unread_bytes(sock) and loop.time() < give_up:  # noqa: ASYNC110
+            await asyncio.sleep(_LOOK_AGAIN_S)
 
     def close(self) -> None:
         """End the connection after what was written is sent. Twice is fine."""
@@ -130,3 +156,14 @@ class RawConnection(Sent):
     def _wake(self) -> None:
         if self._wakeup is not None and not self._wakeup.done():
             self._wakeup.set_result(None)
+
+
+def unread_bytes(sock: socket.socket) -> int:
+    """What the peer of a unix socket has not read yet, as memory that it takes; 0 too when it is gone.
+
+    Source: unix(7), SIOCOUTQ, the same number as TIOCOUTQ.
+    """
+    if sock.fileno() < 0:
+        return 0
+    answer = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4))
+    return int(struct.unpack("i", answer)[0])

@@ -7,13 +7,13 @@ from lamina.api.hijack import pump, take_over
 from lamina.api.routing import Call, Route
 from lamina.errors import InvalidArgument
 from lamina.http.exchange import Answer, Reply
-from lamina.jsonvalue import boolean, strings, text
+from lamina.jsonvalue import boolean, in_known_case, strings, text
 from lamina.wire.engine.detach import DEFAULT_KEYS, parse_keys
 
 
 async def create(call: Call) -> Answer:
     verb = call.verb(call.services.exec_create)
-    config = await call.json()
+    config = in_known_case(await call.json(), ("DetachKeys",))
     if not strings(config, "Cmd"):
         raise InvalidArgument("No exec command specified")
     parse_keys(text(config, "DetachKeys"))
@@ -31,8 +31,9 @@ async def start(call: Call) -> Answer:
         return Reply(200)
     keys = parse_keys(text(about, "DetachKeys") or DEFAULT_KEYS)
     call.request.end_with_client()
-    connection = take_over(call, tty=session.tty)
-    await pump(session, connection, keys=keys, stdin=boolean(about, "OpenStdin"))
+    # Not whether the exec has a terminal: a client reads what comes as it said itself.
+    connection = take_over(call, tty=tty)
+    await pump(session, connection, keys=keys, stdin=boolean(about, "OpenStdin"), framed=not tty)
     return connection
 
 

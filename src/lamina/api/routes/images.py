@@ -92,7 +92,8 @@ async def load(call: Call) -> Answer:
     async def work(progress: ProgressSink) -> None:
         await verb(call.request.chunks(), quiet=call.flag("quiet"), progress=progress)
 
-    return await progress_answer(call, work)
+    # As dockerd does: clients look for the error in the stream, not in the status.
+    return await progress_answer(call, work, begin=True)
 
 
 async def save(call: Call) -> Answer:

@@ -28,7 +28,7 @@ async def attach(call: Call) -> Answer:
     )
     call.request.end_with_client()
     connection = take_over(call, tty=session.tty)
-    await pump(session, connection, keys=keys, stdin=stdin)
+    await pump(session, connection, keys=keys, stdin=stdin, framed=not session.tty)
     return connection
 
 
