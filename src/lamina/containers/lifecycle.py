@@ -12,7 +12,7 @@ import calendar
 import contextlib
 import logging
 import time
-from collections.abc import Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -26,7 +26,15 @@ from lamina.containers.runs import JournalWatch, Run
 from lamina.containers.runtime import Ended, Launched, Runtime
 from lamina.containers.state import Event, Status, advance
 from lamina.containers.store import ContainerStore
-from lamina.errors import CommandNotExecutable, CommandNotFound, Conflict, LaminaError, NotModified, ProcessFailed
+from lamina.errors import (
+    CommandNotExecutable,
+    CommandNotFound,
+    Conflict,
+    LaminaError,
+    NotModified,
+    ProcessFailed,
+    ProgramFailed,
+)
 from lamina.ids import ContainerId
 from lamina.jsonvalue import boolean, string_map, text
 from lamina.kernel import pidfd
@@ -89,6 +97,11 @@ class Lifecycle:
         self._kept: set[ContainerId] = set()
         self._exits: dict[ContainerId, list[asyncio.Future[WaitResult]]] = {}
         self._removals: dict[ContainerId, list[asyncio.Future[WaitResult]]] = {}
+        self._forgetful: list[Callable[[ContainerId], None]] = []
+
+    def when_removed(self, forget: Callable[[ContainerId], None]) -> None:
+        """Have others forget a container that is gone, however it went."""
+        self._forgetful.append(forget)
 
     # -- looking -----------------------------------------------------------------------------------------------
 
@@ -265,7 +278,7 @@ class Lifecycle:
         if container.state.status is Status.PAUSED:
             # A frozen process cannot act on a signal. Conflict: it has just ended.
             with contextlib.suppress(Conflict):
-                await self._unpause(container)
+                await self.unpause(container)
 
     async def stop(self, container: Container, number: int, timeout_s: float | None) -> None:
         """Ask the container to end, then kill it after `timeout_s` (None: never).
@@ -301,23 +314,23 @@ class Lifecycle:
 
     async def pause(self, container: Container) -> None:
         """Freeze every process. Raises Conflict when it does not run or is frozen."""
-        async with self._workers.holding(container.id):
-            following = advance(container.state.status, Event.PAUSE, container.id)
-            await self._workers.call(self._runtime.pause, container.id)
-            container.state.status = following
-            self.tell(container, "pause")
-            await self._workers.call(self._store.save_lazy, container)
+        await self._change_freezing(container, Event.PAUSE, self._runtime.pause)
 
     async def unpause(self, container: Container) -> None:
         """Let the processes run again. Raises Conflict when it is not frozen."""
-        await self._unpause(container)
+        await self._change_freezing(container, Event.UNPAUSE, self._runtime.resume)
 
-    async def _unpause(self, container: Container) -> None:
+    async def _change_freezing(self, container: Container, event: Event, change: Callable[[ContainerId], None]) -> None:
         async with self._workers.holding(container.id):
-            following = advance(container.state.status, Event.UNPAUSE, container.id)
-            await self._workers.call(self._runtime.resume, container.id)
+            following = advance(container.state.status, event, container.id)
+            try:
+                await self._workers.call(change, container.id)
+            except ProgramFailed as error:
+                if not pidfd.has_ended(self.running(container).monitor.init_pidfd):
+                    raise
+                raise Conflict(f"Container {container.id} is not running") from error
             container.state.status = following
-            self.tell(container, "unpause")
+            self.tell(container, event.value)
             await self._workers.call(self._store.save_lazy, container)
 
     # -- waiting and attaching ---------------------------------------------------------------------------------
@@ -391,6 +404,8 @@ class Lifecycle:
                 await self._workers.call(self._store.save_lazy, container)
                 raise
             self.tell(container, "destroy")
+            for forget in self._forgetful:
+                forget(container.id)
             self._answer(self._exits, container)
             self._answer(self._removals, container)
 

@@ -21,6 +21,9 @@ from lamina.errors import InvalidArgument, NotServed
 from lamina.jsonvalue import JsonObject, JsonValue, boolean, integer, mapping, objects, strings, text
 
 MIN_MEMORY_BYTES = 6 << 20
+_LOG_DRIVERS_OF_DOCKER = frozenset(
+    {"local", "syslog", "journald", "gelf", "fluentd", "awslogs", "splunk", "gcplogs", "json-file", "none"}
+)
 _CPUSET = re.compile(r"\d+(-\d+)?(,\d+(-\d+)?)*")
 _PORT = re.compile(r"\d{1,5}(-\d{1,5})?(/(tcp|udp|sctp))?")
 _SIGNAL = re.compile(r"(SIG)?[A-Z]+([+-]\d+)?|\d+")
@@ -61,14 +64,20 @@ def validate(config: JsonObject, host: JsonObject, limits: Limits) -> list[str]:
             f"unknown or invalid runtime name: {text(host, 'Runtime')[:80]}",
             hint="known here: " + ", ".join(sorted(limits.runtimes)),
         )
-    driver = text(mapping(host, "LogConfig"), "Type")
-    if driver not in limits.log_drivers:
-        raise NotServed(f"the log driver {driver[:80]} is not served yet", hint="use --log-driver json-file or none")
+    _check_log_driver(text(mapping(host, "LogConfig"), "Type"), limits)
     warnings = _discard_what_cannot_be_limited(host, limits)
     _check_memory(host)
     _check_cpu(host, limits.cpus)
     _check_others(host)
     return warnings + _without_effect(config, host)
+
+
+def _check_log_driver(driver: str, limits: Limits) -> None:
+    if driver in limits.log_drivers:
+        return
+    if driver not in _LOG_DRIVERS_OF_DOCKER:
+        raise InvalidArgument(f"logger: no log driver named '{driver[:80]}' is registered")
+    raise NotServed(f"the log driver {driver} is not served yet", hint="use --log-driver json-file or none")
 
 
 def _without_effect(config: JsonObject, host: JsonObject) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
@@ -84,14 +84,23 @@ class Commit:
 
     @asynccontextmanager
     async def _frozen(self, container: Container, *, pause: bool) -> AsyncIterator[None]:
-        if not pause or container.state.status is not Status.RUNNING:
+        if not pause or container.state.status is not Status.RUNNING or not await self._freeze(container):
             yield
             return
-        await self.freezer.pause(container)
         try:
             yield
         finally:
-            await self.freezer.unpause(container)
+            # Conflict: somebody killed it meanwhile.
+            with suppress(Conflict):
+                await self.freezer.unpause(container)
+
+    async def _freeze(self, container: Container) -> bool:
+        """False when its command ended in this moment: nothing is left to freeze."""
+        try:
+            await self.freezer.pause(container)
+        except Conflict:
+            return False
+        return True
 
     def _register(self, container: Container, run: JsonObject, author: str, *, message: str) -> ImageId:
         parent = self.images.get(container.image_id) if container.image_id else None

@@ -119,6 +119,31 @@ def test_a_running_container_stands_still_meanwhile_if_asked(stores: Stores) -> 
     assert freezer.done == ["pause", "unpause"]
 
 
+class TooLate(Freezer):
+    """The command ends in the moment in which its container is frozen, or while it is."""
+
+    def __init__(self, at: str) -> None:
+        super().__init__()
+        self.at = at
+
+    async def pause(self, container: Container) -> None:
+        await super().pause(container)
+        if self.at == "pause":
+            raise Conflict("not running")
+
+    async def unpause(self, container: Container) -> None:
+        await super().unpause(container)
+        raise Conflict("not paused")
+
+
+@pytest.mark.parametrize(("at", "done"), [("pause", ["pause"]), ("unpause", ["pause", "unpause"])])
+def test_a_command_that_ends_meanwhile_is_committed_all_the_same(stores: Stores, at: str, done: list[str]) -> None:
+    stores.container().state.status = Status.RUNNING
+    freezer = TooLate(at)
+    assert commit(stores, freezer) in stores.images.ids()
+    assert freezer.done == done
+
+
 def test_what_cannot_be_committed_leaves_nothing(stores: Stores) -> None:
     box = stores.container()
     images, layers = len(stores.images.ids()), len(stores.layers.layers())

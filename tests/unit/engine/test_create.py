@@ -286,6 +286,7 @@ REFUSED = [
     ({}, {"Links": ["a:b"]}, NotServed, "links"),
     ({}, {"DeviceRequests": [{"Count": 1}]}, NotServed, "--gpus"),
     ({}, {"LogConfig": {"Type": "syslog"}}, NotServed, "log driver syslog"),
+    ({}, {"LogConfig": {"Type": "asdf"}}, InvalidArgument, "logger: no log driver named 'asdf' is registered"),
     ({}, {"StorageOpt": {"what": "1"}}, InvalidArgument, "unknown option what"),
     ({}, {"VolumesFrom": ["nobody"]}, InvalidArgument, "No such container: nobody"),
 ]
