@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from lamina.clock import SystemClock
-from lamina.containers.execs import Execs
 from lamina.containers.state import Status
 from lamina.engine.attach import Attach, Resize
 from lamina.engine.kill import Kill
@@ -123,7 +122,7 @@ def test_verbs_on_a_container_by_name_and_prefix(tmp_path: Path, busybox: Path) 
                 Start(*both),
                 Stop(*both),
                 Kill(*both),
-                Remove(*both, Execs(engine.runtime, engine.workers)),
+                Remove(*both),
             )
             with pytest.raises(NoSuchContainer, match="No such container: nope"):
                 await start("nope")
@@ -161,7 +160,7 @@ def test_verbs_on_a_container_by_name_and_prefix(tmp_path: Path, busybox: Path) 
 def test_removing_by_force_what_removes_itself_succeeds(tmp_path: Path, busybox: Path) -> None:
     async def scenario() -> None:
         async with host(tmp_path, busybox) as engine:
-            remove = Remove(engine.store, engine.lifecycle, Execs(engine.runtime, engine.workers))
+            remove = Remove(engine.store, engine.lifecycle)
             for _ in range(5):
                 container = engine.add("sleep", "1000", host_config={"AutoRemove": True})
                 await engine.lifecycle.start(container)

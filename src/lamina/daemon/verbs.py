@@ -147,7 +147,7 @@ def _containers(p: Parts) -> dict[str, Any]:
         "pause": pause.Pause(store, lifecycle),
         "unpause": pause.Unpause(store, lifecycle),
         "wait": Wait(store, lifecycle),
-        "remove": Remove(store, lifecycle, p.execs),
+        "remove": Remove(store, lifecycle),
         "rename": Rename(store, p.events, p.workers),
         "inspect": InspectContainer(store, _views(p), p.workers, p.execs.ids_of),
         "list_containers": _list_containers(p),

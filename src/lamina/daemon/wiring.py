@@ -111,6 +111,8 @@ async def open_engine(config: DaemonConfig) -> AsyncIterator[Engine]:
             tasks=tasks,
         )
         undo.push_async_callback(lifecycle.aclose)
+        execs = Execs(ground.runtime, workers)
+        lifecycle.when_removed(execs.forget_container)
         registries = Registries(_registry_config(config), workers)
         undo.push_async_callback(registries.aclose)
         transfers = await undo.enter_async_context(Transfers[Layer](_releasing(stores.layers, workers)))
@@ -120,7 +122,7 @@ async def open_engine(config: DaemonConfig) -> AsyncIterator[Engine]:
             **_from_ground(ground),
             lookup=ImageLookup(stores.images, stores.tags),
             lifecycle=lifecycle,
-            execs=Execs(ground.runtime, workers),
+            execs=execs,
             registries=registries,
             transfers=transfers,
             metadata=LayerMetadata(config.data_root / "image" / stores.driver.name / "distribution"),
@@ -164,6 +166,7 @@ def _open_ground(config: DaemonConfig, pool: WorkerPool, undo: contextlib.AsyncE
         facts=host,
         dns=DnsDefaults(config.dns, config.dns_search, config.dns_opts),
     )
+    undo.callback(surroundings.close)
     _take_up(stores, surroundings)
     return _Ground(stores, runtime, networks, host, surroundings, _engine_facts(config, runtime, host))
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from dataclasses import dataclass
 
-from lamina.containers.execs import Execs
 from lamina.containers.launching import SIGKILL
 from lamina.containers.lifecycle import Lifecycle
 from lamina.containers.record import Container
@@ -26,7 +25,6 @@ class Remove:
 
     store: ContainerStore
     lifecycle: Lifecycle
-    execs: Execs
 
     async def __call__(self, ref: str, force: bool = False, volumes: bool = False) -> None:  # noqa: FBT001, FBT002 - Docker's two flags
         """Nothing of the container is left when this returns. `force` kills it first; `volumes`: anonymous ones too.
@@ -50,7 +48,6 @@ class Remove:
                 await gone
         finally:
             gone.cancel()
-        self.execs.forget_container(container.id)
 
     async def _end(self, container: Container) -> None:
         if self.lifecycle.run_of(container) is None:
