@@ -148,7 +148,7 @@ class Client:
     def call(self, method: str, path: str, **keywords: Any) -> Any:
         """The answer as a JSON value; None for an empty one."""
         data = self.request(method, path, **keywords).read()
-        return json.loads(data) if data.strip() else None
+        return _json(data) if data.strip() else None
 
     def lines(self, method: str, path: str, **keywords: Any) -> Iterator[dict[str, Any]]:
         """A stream of JSON objects, as they come.
@@ -160,7 +160,7 @@ class Client:
         while line := response.readline():
             if not line.strip():
                 continue
-            message = json.loads(line)
+            message = _json(line)
             if "error" in message:
                 raise LaminaError(str(message["error"]))
             yield message
@@ -227,7 +227,10 @@ class Client:
         if scheme == "unix":
             return _UnixConnection(rest)
         if scheme == "tcp":
-            address, _, port = rest.rpartition(":")
+            address, _, port = rest.rstrip("/").rpartition(":")
+            if not address or not port.isdecimal():
+                raise InvalidArgument(f"no port in the address {self.host!r}", hint="such as tcp://127.0.0.1:2376")
+            address = address.removeprefix("[").removesuffix("]")
             if self._environment.get("DOCKER_TLS_VERIFY"):
                 return http.client.HTTPSConnection(address, int(port), context=self._tls())
             return http.client.HTTPConnection(address, int(port))
@@ -253,6 +256,13 @@ class Client:
             f"Cannot connect to the daemon at {self.host}. Is it running?",
             hint="start it with `lamina daemon`, or point LAMINA_HOST (or DOCKER_HOST) at it",
         )
+
+
+def _json(data: bytes) -> Any:
+    try:
+        return json.loads(data)
+    except ValueError as error:
+        raise LaminaError("the daemon's answer is no JSON: is this the socket of an engine?") from error
 
 
 _MAX_HEAD_BYTES = 64 << 10

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
+from http.client import HTTPException
 from importlib import import_module
 from typing import Any
 
 import click
+from click.exceptions import NoArgsIsHelpError
 
 from lamina import __version__
 from lamina.cli.client import DEFAULT_HOST, Client
+from lamina.cli.grammar import plain_switches
 from lamina.errors import LaminaError
 
 _COMMANDS: dict[str, tuple[str, str]] = {
@@ -110,6 +113,12 @@ class _Lazy(click.Group):
             return _load(function, module)
         return super().get_command(ctx, cmd_name)
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, command, rest if command is None else plain_switches(command, rest)
+
 
 class _Root(_Lazy):
     """The program itself; its help is written from the tables, so that showing it imports nothing."""
@@ -166,8 +175,7 @@ def main() -> None:
         complain(error)
         status = 1
     except click.UsageError as error:
-        error.show()
-        status = 125 if sys.argv[1:2] in (["run"], ["create"], ["exec"]) else 1
+        status = misused(error)
     except click.exceptions.Exit as error:
         status = error.exit_code
     except (click.Abort, KeyboardInterrupt):
@@ -176,11 +184,29 @@ def main() -> None:
         # Whoever read our output has gone, as `head` does; nothing more can be said.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         status = 141
+    except (OSError, HTTPException) as error:
+        complain(
+            LaminaError(f"the connection to the daemon broke: {error}", hint="see whether it runs: lamina version")
+        )
+        status = 1
     sys.exit(status if isinstance(status, int) else 0)
 
 
+def misused(error: click.UsageError) -> int:
+    """Tell about a wrong command line; the exit code that docker has for it."""
+    if isinstance(error, NoArgsIsHelpError):
+        error.show()
+        return 1
+    where = error.ctx.command_path if error.ctx else "lamina"
+    complain(LaminaError(error.format_message(), hint=f"See '{where} --help'."))
+    wrong_option = isinstance(error, click.BadParameter | click.NoSuchOption | click.BadOptionUsage)
+    return 125 if wrong_option and not isinstance(error, click.MissingParameter) else 1
+
+
 def complain(error: LaminaError) -> None:
-    """Say what went wrong, and what to try."""
-    click.echo(f"lamina: {error}", err=True)
+    """Say what went wrong, and what to try; nothing in it moves the terminal."""
+    from lamina.cli.tables import harmless_lines
+
+    click.echo(f"lamina: {harmless_lines(str(error))}", err=True)
     if error.hint:
-        click.echo(f"  {error.hint}", err=True)
+        click.echo(f"  {harmless_lines(error.hint)}", err=True)

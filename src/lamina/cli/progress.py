@@ -56,7 +56,7 @@ def _bars(messages: Iterator[dict[str, Any]], out: IO[str]) -> None:
                 continue
             detail = message.get("progressDetail")
             if not name or detail is None:
-                progress.console.print(f"{name}: {text}" if name else text, markup=False)
+                progress.console.print(f"{harmless(name)}: {text}" if name else text, markup=False)
                 continue
             if name not in tasks:
                 tasks[name] = progress.add_task(text, total=None, name=harmless(name), start=True)

@@ -9,10 +9,14 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import click
+
 from lamina.cli.client import Client
 from lamina.cli.terminal import Streams, proxied_signals, raw_mode, resizing
-from lamina.errors import LaminaError
+from lamina.errors import LaminaError, NotFound
 
+_DETACHED_S = 0.5
+"""A terminal's stream that ends this long before its container was let go of."""
 _MULTIPLEXED = "application/vnd.docker.multiplexed-stream"
 
 
@@ -58,7 +62,7 @@ def run(client: Client, identity: str, wanted: Attached, *, removes: bool, proxi
             wanted,
             Streams(connection, framed=_framed(kind, wanted), stdin=wanted.stdin),
         )
-        return _result(client, identity, wait)
+        return _result(client, identity, wanted, wait)
 
 
 def attach(client: Client, identity: str, wanted: Attached, *, proxies: bool) -> int:
@@ -72,31 +76,40 @@ def attach(client: Client, identity: str, wanted: Attached, *, proxies: bool) ->
             wanted,
             Streams(connection, framed=_framed(kind, wanted), stdin=wanted.stdin),
         )
-        return _result(client, identity, wait)
+        return _result(client, identity, wanted, wait)
 
 
-def _result(client: Client, identity: str, wait: _Wait) -> int:
-    status = wait.status(0.5)
-    if status is not None:
-        return status
-    # The stream has ended and the container has not: somebody pressed the detach keys.
+def _result(client: Client, identity: str, wanted: Attached, wait: _Wait) -> int:
+    status = wait.status(_DETACHED_S) if wanted.tty and wanted.stdin else wait.status()
+    if status is None and wanted.tty and _runs(client, identity):
+        return 0  # the stream has ended and the container has not: somebody pressed the detach keys
+    status = wait.status() if status is None else status
+    if status is None:
+        raise LaminaError(
+            "the daemon went away while the container ran", hint=f"when it is back: lamina logs {identity[:12]}"
+        )
+    return status
+
+
+def _runs(client: Client, identity: str) -> bool:
     try:
-        running = client.call("GET", f"/containers/{identity}/json")["State"]["Running"]
-    except LaminaError:
-        running = False
-    return 0 if running else (wait.status() or 0)
+        return bool(client.call("GET", f"/containers/{identity}/json")["State"]["Running"])
+    except NotFound:
+        return False
 
 
 def _move(client: Client, resource: str, wanted: Attached, streams: Streams) -> None:
-    if not wanted.tty or not sys.stdin.isatty() or not wanted.stdin:
+    if not wanted.tty:
         streams.run()
         return
 
     def resize(rows: int, columns: int) -> None:
-        with contextlib.suppress(LaminaError):  # it has ended
+        # It may have ended, or its terminal may not be there yet.
+        with contextlib.suppress(LaminaError):
             client.request("POST", f"{resource}/resize", query={"h": rows, "w": columns}).read()
 
-    with raw_mode(), resizing(resize) if sys.stdout.isatty() else contextlib.nullcontext():
+    keys = raw_mode() if wanted.stdin and sys.stdin.isatty() else contextlib.nullcontext()
+    with keys, resizing(resize) if sys.stdout.isatty() else contextlib.nullcontext():
         streams.run()
 
 
@@ -118,6 +131,16 @@ def _query(wanted: Attached) -> dict[str, object]:
         "stderr": wanted.stderr,
         "detachKeys": wanted.detach_keys or None,
     }
+
+
+def require_terminal(*, tty: bool, stdin: bool) -> None:
+    """Keys for a container's terminal can only come from a terminal.
+
+    Raises:
+        click.UsageError: standard input is none.
+    """
+    if tty and stdin and not sys.stdin.isatty():
+        raise click.UsageError("the input device is not a TTY: leave -t out")
 
 
 def _framed(kind: str, wanted: Attached) -> bool:

@@ -81,6 +81,15 @@ def local_time(seconds: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S %z %Z", time.localtime(seconds))
 
 
+def go_time(text: str) -> str:
+    """An RFC 3339 time as Go prints it: `2026-01-31 10:00:00.123 +0000 UTC`."""
+    match = re.fullmatch(r"(\d{4}-\d\d-\d\d)T([0-9:.]+)(Z|([+-]\d\d):(\d\d))", text)
+    if match is None:
+        return text
+    zone = "+0000 UTC" if match[3] == "Z" else f"{match[4]}{match[5]} {match[4]}{match[5]}"
+    return f"{match[1]} {match[2]} {zone}"
+
+
 def rfc3339(seconds: float) -> str:
     """A time of this place to the second: `2026-01-31T10:00:00+01:00`, or with `Z` in UTC."""
     text = datetime.fromtimestamp(seconds, tz=UTC).astimezone().isoformat(timespec="seconds")
@@ -98,20 +107,23 @@ def ellipsis(text: str, limit: int) -> str:
 
 
 _MIN_WIDTH = 7
-"""Of a column but the last, as docker's tables have it."""
+"""Of a column that is not the last one, as in docker's tables."""
 
 
-def table(headers: Sequence[str], rows: Sequence[Sequence[str]], width: int = 0) -> list[str]:
+def table(
+    headers: Sequence[str], rows: Sequence[Sequence[str]], width: int = 0, *, least: int = _MIN_WIDTH
+) -> list[str]:
     """Aligned columns, three spaces apart. With a `width` the widest column gives way until a line fits."""
     cells = [[harmless(cell) for cell in row] for row in rows]
     widths = [max(len(row[n]) for row in [list(headers), *cells]) for n in range(len(headers))]
-    widths = [max(size, _MIN_WIDTH) for size in widths[:-1]] + widths[-1:]
+    widths = [max(size, least) for size in widths[:-1]] + widths[-1:]
     if width:
         _shrink(widths, headers, width)
     lines = []
     for row in [list(headers), *cells]:
         fitted = [ellipsis(cell, limit).ljust(limit) for cell, limit in zip(row, widths, strict=True)]
-        lines.append("   ".join(fitted).rstrip())
+        fitted[-1] = fitted[-1].rstrip()
+        lines.append("   ".join(fitted))
     return lines
 
 
@@ -140,20 +152,38 @@ def listing(
     if template in (None, "", "table"):
         rows = [[columns[name][1](item) for name in shown] for item in objects]
         return table([columns[name][0] for name in shown], rows, width)
-    records = [{name: make(item) for name, (_, make) in columns.items()} for item in objects]
+    records = [_record(item, columns) for item in objects]
     assert template is not None
     if template == "json":
         template = "{{json .}}"
     if template.startswith("table "):
         return _templated_table(template.removeprefix("table ").strip(), columns, records, width)
     parsed = Template(unescape(template))
+    if not records:
+        parsed.render(_headers(columns))  # an unknown field is told even when there is nothing to show
     return [harmless_lines(parsed.render(record)) for record in records]
 
 
-def _templated_table(source: str, columns: Columns, records: Sequence[Mapping[str, str]], width: int) -> list[str]:
+def _record(item: Any, columns: Columns) -> dict[str, Any]:
+    """What a template of `--format` sees: the columns, and `.Label "name"` where there are labels."""
+    record: dict[str, Any] = {name: make(item) for name, (_, make) in sorted(columns.items())}
+    if "Labels" in columns:
+        record["Label"] = lambda name: (item.get("Labels") or {}).get(name, "")
+    return record
+
+
+def _headers(columns: Columns) -> dict[str, Any]:
+    return {**{name: head for name, (head, _) in columns.items()}, "Label": _label_header}
+
+
+def _label_header(name: str) -> str:
+    return name.rpartition(".")[2].replace("-", " ").replace("_", " ")
+
+
+def _templated_table(source: str, columns: Columns, records: Sequence[Mapping[str, Any]], width: int) -> list[str]:
     cells = unescape(source).split("\t")
     parsed = [Template(cell) for cell in cells]
-    heads = {name: head for name, (head, _) in columns.items()}
+    heads = _headers(columns)
     rows = [[template.render(record) for template in parsed] for record in records]
     return table([template.render(heads) for template in parsed], rows, width)
 

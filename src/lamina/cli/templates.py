@@ -1,4 +1,4 @@
-"""Go-like templates, as `--format` takes them: fields, pipes, a few functions, if and range (pure).
+"""Go-like templates, as `--format` takes them: fields, pipes, a few functions, if, with and range (pure).
 
 Source: text/template of Go, and the functions that docker adds (json, join, split, title, lower, upper, pad, truncate,
 println, table). What is not known is an error that names it.
@@ -30,6 +30,13 @@ class _Value:
 
 @dataclass(frozen=True, slots=True)
 class _If:
+    pipeline: tuple[str, ...]
+    then: tuple[Any, ...]
+    otherwise: tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _With:
     pipeline: tuple[str, ...]
     then: tuple[Any, ...]
     otherwise: tuple[Any, ...]
@@ -81,6 +88,9 @@ class Template:
                     then, stop = self._block()
                     otherwise = self._else(stop)
                     nodes.append(_If(tuple(rest), then, otherwise))
+                case ("with", *rest):
+                    then, stop = self._block()
+                    nodes.append(_With(tuple(rest), then, self._else(stop)))
                 case ("range", *rest):
                     names, pipeline = _range_names(rest)
                     body, stop = self._block()
@@ -137,6 +147,9 @@ def _render(nodes: Sequence[Any], dot: Any, names: Mapping[str, Any]) -> list[st
                 out.append(show(_evaluate(pipeline, dot, names)))
             case _If(pipeline, then, otherwise):
                 out += _render(then if _true(_evaluate(pipeline, dot, names)) else otherwise, dot, names)
+            case _With(pipeline, then, otherwise):
+                value = _evaluate(pipeline, dot, names)
+                out += _render(then, value, names) if _true(value) else _render(otherwise, dot, names)
             case _Range(pipeline, keys, body, otherwise):
                 pairs = _pairs(_evaluate(pipeline, dot, names))
                 for key, item in pairs:
@@ -197,6 +210,8 @@ def _command(tokens: Sequence[str], dot: Any, names: Mapping[str, Any], given: l
         at += 1
     if _is_function(tokens[0]):
         return _call(tokens[0], [*arguments, *given])
+    if callable(arguments[0]) and len(arguments) == 2:
+        return arguments[0](arguments[1])  # a method, such as .Label "name"
     return arguments[0]
 
 
@@ -238,6 +253,8 @@ def _field(value: Any, path: str) -> Any:
         if not name:
             continue
         if isinstance(value, Mapping):
+            if name not in value and not name[:1].isupper():
+                return None  # a key of a map: fields of Docker's objects begin with a capital
             if name not in value:
                 raise InvalidArgument(f"template: can't evaluate field {name}: there is no such field here")
             value = value[name]
@@ -277,12 +294,17 @@ def _index(value: Any, *keys: Any) -> Any:
     return value
 
 
+def _json(value: Any) -> str:
+    plain = {k: v for k, v in value.items() if not callable(v)} if isinstance(value, Mapping) else value
+    return json.dumps(plain, separators=(",", ":"), ensure_ascii=False)
+
+
 def _join(items: Any, separator: str) -> str:
     return separator.join(show(item) for item in items or ())
 
 
 _FUNCTIONS: Mapping[str, Callable[..., Any]] = {
-    "json": lambda value: json.dumps(value, separators=(",", ":"), ensure_ascii=False),
+    "json": _json,
     "join": _join,
     "split": lambda text, separator: text.split(separator),
     "title": lambda text: str(text).title(),

@@ -104,12 +104,15 @@ class Streams:
             _write_all(1, data)
             return
         self._buffer += data
-        while len(self._buffer) >= _FRAME.size:
-            stream, length = _FRAME.unpack_from(self._buffer)
-            if len(self._buffer) < _FRAME.size + length:
-                return
-            _write_all(2 if stream == 2 else 1, self._buffer[_FRAME.size : _FRAME.size + length])
-            self._buffer = self._buffer[_FRAME.size + length :]
+        at = 0
+        while len(self._buffer) >= at + _FRAME.size:
+            stream, length = _FRAME.unpack_from(self._buffer, at)
+            end = at + _FRAME.size + length
+            if len(self._buffer) < end:
+                break
+            _write_all(2 if stream == 2 else 1, self._buffer[at + _FRAME.size : end])
+            at = end
+        self._buffer = self._buffer[at:]
 
     def _feed(self) -> None:
         with contextlib.suppress(OSError):

@@ -14,6 +14,7 @@ from lamina.cli.filters import as_filters
 from lamina.cli.terminal import width
 
 _COMMAND_WIDTH = 20
+_MOUNT_WIDTH = 15
 
 
 def columns(*, full: bool) -> tables.Columns:
@@ -36,7 +37,10 @@ def columns(*, full: bool) -> tables.Columns:
             "LABELS",
             lambda c: tables.pairs(c.get("Labels")),
         ),
-        "Mounts": ("MOUNTS", lambda c: ",".join(m.get("Name") or m.get("Source", "") for m in c.get("Mounts") or ())),
+        "Mounts": (
+            "MOUNTS",
+            lambda c: ",".join(cut(m.get("Name") or m.get("Source", ""), _MOUNT_WIDTH) for m in c.get("Mounts") or ()),
+        ),
         "Networks": ("NETWORKS", lambda c: ",".join(sorted((c.get("NetworkSettings") or {}).get("Networks") or {}))),
         "LocalVolumes": (
             "LOCAL VOLUMES",
@@ -54,6 +58,11 @@ def _size(container: dict[str, Any]) -> str:
 def _port(port: dict[str, Any]) -> str:
     inside = f"{port['PrivatePort']}/{port['Type']}"
     return f"{port.get('IP', '')}:{port['PublicPort']}->{inside}" if port.get("PublicPort") else inside
+
+
+def _shows_size(template: str) -> bool:
+    """Sizes take counting: they are asked for only when something shows them."""
+    return template == "json" or ".Size" in template or "json ." in template
 
 
 @click.command("ps")
@@ -75,7 +84,7 @@ def ps(client: Client, /, filters: Sequence[str], template: str | None, last: in
     lamina ps --format '{{.Names}}: {{.Status}}'
     """
     limit = 1 if flags["latest"] else last
-    wants_size = flags["size"] or "{{.Size}}" in (template or "")
+    wants_size = flags["size"] or _shows_size(template or "")
     query = {"all": flags["everything"] or limit > 0, "limit": limit if limit > 0 else None, "size": wants_size}
     found = client.call("GET", "/containers/json", query={**query, "filters": as_filters(filters)})
     if flags["quiet"]:

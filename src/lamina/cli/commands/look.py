@@ -18,6 +18,9 @@ _KINDS = {"container": "/containers/{}/json", "image": "/images/{}/json", "netwo
           "volume": "/volumes/{}"}  # fmt: skip
 """What `inspect` tries, in this order."""
 
+_TOP_LEAST = 17
+"""Columns of `top` are wider than those of other tables, as docker's are."""
+
 _CHANGES = "CAD"
 """Letters of the API's change kinds 0, 1, 2: changed, added, deleted."""
 
@@ -34,11 +37,13 @@ def show_objects(names: Sequence[str], find: Callable[[str], Any], template: str
             failures.append(error)
             status = 1
             continue
-        if template:
+        if template and template != "json":
             click.echo(tables.formatted(value, template))
         else:
             found.append(value)
-    if not template:
+    if template == "json":
+        click.echo(tables.json_text(found))
+    elif not template:
         click.echo(tables.json_text(found, indent=4))
     for failure in failures:
         complain(failure)
@@ -124,7 +129,7 @@ def top(client: Client, container: str, options: Sequence[str]) -> None:
     """
     query = {"ps_args": " ".join(options) or None}
     found = client.call("GET", f"/containers/{quote(container, safe='')}/top", query=query)
-    for line in tables.table(found["Titles"], found["Processes"] or (), width()):
+    for line in tables.table(found["Titles"], found["Processes"] or (), width(), least=_TOP_LEAST):
         click.echo(line)
 
 

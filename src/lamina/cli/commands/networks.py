@@ -23,7 +23,7 @@ def _columns(*, full: bool) -> tables.Columns:
         "IPv6": ("IPV6", lambda n: tables.show(n["EnableIPv6"])),
         "Internal": ("INTERNAL", lambda n: tables.show(n["Internal"])),
         "Labels": ("LABELS", lambda n: tables.pairs(n.get("Labels"))),
-        "CreatedAt": ("CREATED AT", lambda n: n["Created"]),
+        "CreatedAt": ("CREATED AT", lambda n: tables.go_time(n["Created"])),
     }
 
 

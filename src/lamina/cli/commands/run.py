@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
+import csv
+import os
 import re
-import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import click
 from lamina.cli import exit_codes, streaming
 from lamina.cli.client import Client
 from lamina.cli.commands.transfer import pull_image
+from lamina.cli.environment import environment
 from lamina.cli.main import complain
 from lamina.errors import InvalidArgument, LaminaError, NotFound
 
@@ -31,9 +32,14 @@ _FLAGS: tuple[Callable[..., Any], ...] = (
     _many("--cap-drop", metavar="CAP"),
     click.option("--cidfile", metavar="FILE", help="Write the container's id there."),
     click.option("-c", "--cpu-shares", type=int),
+    click.option("--cgroupns"),
+    click.option("--cpu-period", type=int),
+    click.option("--cpu-quota", type=int),
     click.option("--cpuset-cpus"),
+    click.option("--cpuset-mems"),
     click.option("--cpus", type=float, help="How many processors it may use."),
     _many("--device", metavar="HOST[:INSIDE[:rwm]]"),
+    click.option("--domainname"),
     _many("--dns", metavar="ADDRESS"),
     _many("--dns-option"),
     _many("--dns-search"),
@@ -84,7 +90,7 @@ _FLAGS: tuple[Callable[..., Any], ...] = (
     _many("--volumes-from"),
     click.option("-w", "--workdir", metavar="DIR"),
     click.argument("image"),
-    click.argument("words", nargs=-1, type=click.UNPROCESSED),
+    click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[COMMAND] [ARGUMENT...]"),
 )
 
 _SETTINGS = {"ignore_unknown_options": False, "allow_interspersed_args": False, "help_option_names": ["--help"],
@@ -129,14 +135,18 @@ def run(client: Client, /, *, detach: bool, detach_keys: str | None, sig_proxy: 
     lamina run --rm --net none -m 64m busybox echo hello
     """
     try:
-        if detach and flags["rm"] and flags["restart"] not in (None, "no"):
-            raise InvalidArgument("conflicting options: --restart and --rm")
+        if flags["rm"] and flags["restart"] not in (None, "no"):
+            raise InvalidArgument("conflicting options: cannot specify both --restart and --rm")
+        if detach and flags["attach"]:
+            raise click.UsageError("conflicting options: cannot specify both --attach and --detach")
+        wanted = _attached(flags)
+        if not detach:
+            streaming.require_terminal(tty=flags["tty"], stdin=wanted[0])
         identity = make(client, flags, detached=detach)
         if detach:
             client.request("POST", f"/containers/{identity}/start").read()
             click.echo(identity)
             return 0
-        wanted = _attached(flags)
         return streaming.run(
             client, identity, streaming.Attached(*wanted, tty=flags["tty"], detach_keys=detach_keys or ""),
             removes=flags["rm"], proxies=sig_proxy and not flags["tty"],
@@ -148,6 +158,10 @@ def run(client: Client, /, *, detach: bool, detach_keys: str | None, sig_proxy: 
 
 def make(client: Client, flags: dict[str, Any], *, detached: bool = False) -> str:
     """Create the container, pulling its image first if need be; its id."""
+    if flags["cidfile"] and os.path.exists(flags["cidfile"]):
+        raise InvalidArgument(
+            f"container ID file found, make sure the other container isn't running or delete {flags['cidfile']}"
+        )
     body = request_body(flags, detached=detached)
     query = {"name": flags["name"], "platform": flags["platform"]}
     if flags["pull"] == "always":
@@ -163,7 +177,7 @@ def make(client: Client, flags: dict[str, Any], *, detached: bool = False) -> st
     for warning in answer.get("Warnings") or ():
         click.echo(f"WARNING: {warning}", err=True)
     if flags["cidfile"]:
-        with contextlib.suppress(FileExistsError), open(flags["cidfile"], "x", encoding="ascii") as file:
+        with open(flags["cidfile"], "x", encoding="ascii") as file:
             file.write(answer["Id"])
     return str(answer["Id"])
 
@@ -187,8 +201,9 @@ def request_body(flags: dict[str, Any], *, detached: bool) -> dict[str, Any]:
         "Image": flags["image"],
         "Cmd": list(flags["words"]) or None,
         "Hostname": flags["hostname"] or "",
+        "Domainname": flags["domainname"] or "",
         "User": flags["user"] or "",
-        "Env": _environment(flags["env"], flags["env_file"]),
+        "Env": environment(flags["env"], flags["env_file"]),
         "Labels": _pairs(flags["label"]),
         "Tty": flags["tty"],
         "OpenStdin": flags["interactive"],
@@ -244,7 +259,11 @@ def _host_config(flags: dict[str, Any]) -> dict[str, Any]:
         "MemorySwap": -1 if flags["memory_swap"] == "-1" else _bytes("--memory-swap", flags["memory_swap"]),
         "NanoCpus": round((flags["cpus"] or 0) * 1_000_000_000),
         "CpuShares": flags["cpu_shares"] or 0,
+        "CpuPeriod": flags["cpu_period"] or 0,
+        "CpuQuota": flags["cpu_quota"] or 0,
         "CpusetCpus": flags["cpuset_cpus"] or "",
+        "CpusetMems": flags["cpuset_mems"] or "",
+        "CgroupnsMode": flags["cgroupns"] or "",
         "ShmSize": _bytes("--shm-size", flags["shm_size"]),
         "OomScoreAdj": flags["oom_score_adj"] or 0,
         "Devices": [_device(device) for device in flags["device"]],
@@ -258,26 +277,6 @@ def _host_config(flags: dict[str, Any]) -> dict[str, Any]:
         if flags[key] is not None:
             found[{"init": "Init", "runtime": "Runtime", "pids_limit": "PidsLimit"}[key]] = flags[key]
     return found
-
-
-def _environment(given: Sequence[str], files: Sequence[str]) -> list[str]:
-    import os
-
-    found: list[str] = []
-    for name in files:
-        try:
-            lines = Path(name).read_text(encoding="utf-8").splitlines()
-        except OSError as error:
-            raise InvalidArgument(f"cannot read env file {name}: {error.strerror}") from error
-        found += [line.lstrip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
-    found += given
-    complete = []
-    for entry in found:
-        if "=" in entry:
-            complete.append(entry)
-        elif entry in os.environ:
-            complete.append(f"{entry}={os.environ[entry]}")
-    return complete
 
 
 def _pairs(entries: Sequence[str]) -> dict[str, str]:
@@ -321,8 +320,10 @@ def _security(option: str) -> str:
 
 
 def _restart(policy: str | None) -> dict[str, Any]:
-    name, _, count = (policy or "no").partition(":")
-    return {"Name": name, "MaximumRetryCount": int(count) if count.isdecimal() else 0}
+    name, colon, count = (policy or "no").partition(":")
+    if colon and not count.isdecimal():
+        raise InvalidArgument("invalid restart policy format: maximum retry count must be an integer")
+    return {"Name": name, "MaximumRetryCount": int(count or 0)}
 
 
 def _device(text: str) -> dict[str, str]:
@@ -345,7 +346,7 @@ _MOUNT_KEYS = {"source": "Source", "src": "Source", "target": "Target", "dst": "
 
 def _mount(text: str) -> dict[str, Any]:
     found: dict[str, Any] = {"Type": "volume"}
-    for field in next(iter([shlex.split(text.replace(",", " "))])):
+    for field in next(csv.reader([text])):
         key, _, value = field.partition("=")
         if key == "type":
             found["Type"] = value

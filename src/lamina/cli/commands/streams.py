@@ -13,6 +13,7 @@ import click
 from lamina.cli import exit_codes, streaming
 from lamina.cli.client import Client
 from lamina.cli.commands.lifecycle import post_each
+from lamina.cli.environment import environment
 from lamina.cli.main import complain
 from lamina.errors import InvalidArgument, LaminaError
 
@@ -80,13 +81,14 @@ def attach(client: Client, container: str, detach_keys: str | None, *, no_stdin:
 @click.option("-d", "--detach", is_flag=True)
 @click.option("--detach-keys", metavar="KEYS")
 @click.option("-e", "--env", multiple=True, metavar="NAME=VALUE")
+@click.option("--env-file", multiple=True, metavar="FILE")
 @click.option("-i", "--interactive", is_flag=True)
 @click.option("--privileged", is_flag=True)
 @click.option("-t", "--tty", is_flag=True)
 @click.option("-u", "--user")
 @click.option("-w", "--workdir")
 @click.argument("container")
-@click.argument("words", nargs=-1, required=True, type=click.UNPROCESSED)
+@click.argument("words", nargs=-1, required=True, type=click.UNPROCESSED, metavar="COMMAND [ARGUMENT...]")
 @click.pass_obj
 def execute(client: Client, /, container: str, words: Sequence[str], **flags: Any) -> int:
     """Run one more command in a running container.
@@ -101,13 +103,15 @@ def execute(client: Client, /, container: str, words: Sequence[str], **flags: An
         "AttachStdout": not flags["detach"],
         "AttachStderr": not flags["detach"],
         "Tty": flags["tty"],
-        "Env": list(flags["env"]),
+        "Env": environment(flags["env"], flags["env_file"]),
         "User": flags["user"] or "",
         "WorkingDir": flags["workdir"] or "",
         "Privileged": flags["privileged"],
         "DetachKeys": flags["detach_keys"] or "",
     }
     try:
+        if not flags["detach"]:
+            streaming.require_terminal(tty=flags["tty"], stdin=flags["interactive"])
         exec_id = client.call("POST", f"/containers/{quote(container, safe='')}/exec", body=body)["Id"]
         if flags["detach"]:
             client.request("POST", f"/exec/{exec_id}/start", body={"Detach": True, "Tty": flags["tty"]}).read()

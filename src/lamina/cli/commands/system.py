@@ -76,7 +76,12 @@ def _info_lines(found: dict[str, Any]) -> list[str]:
         (" Registry Mirrors", " ".join((found.get("RegistryConfig") or {}).get("Mirrors") or ())),
         (" Containers survive the daemon", "yes" if found.get("LiveRestoreEnabled") else "no"),
     ]  # fmt: skip
-    return [f"{name}: {value}".rstrip() if name else "" for name, value in rows if value is not None]
+    headings = ("Client", "Server", "")
+    return [
+        f"{name}: {value}".rstrip() if name else ""
+        for name, value in rows
+        if name in headings or value not in (None, "")
+    ]
 
 
 def _client(client: Client) -> dict[str, Any]:
@@ -140,7 +145,7 @@ def _version_lines(own: dict[str, Any], server: dict[str, Any] | None) -> list[s
     ]
     own_names = ("Engine", "Lamina")
     for part in server.get("Components") or ():
-        if part["Name"] not in own_names:
+        if part["Name"] not in own_names and part.get("Version"):
             lines.append(f" {part['Name'] + ':':18} {part['Version']}")
     return lines
 
@@ -160,6 +165,8 @@ def events(client: Client, filters: Sequence[str], template: str | None, since: 
     """
     query = {"since": as_unix_time(since), "until": as_unix_time(until), "filters": as_filters(filters)}
     for event in client.lines("GET", "/events", query=query):
+        if attributes := event["Actor"].get("Attributes"):
+            event["Actor"]["Attributes"] = dict(sorted(attributes.items()))
         click.echo(tables.formatted(event, template) if template else tables.harmless(_event_line(event)))
 
 
