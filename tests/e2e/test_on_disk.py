@@ -162,19 +162,26 @@ def wait_for(path: Path) -> None:
         time.sleep(0.05)
 
 
+def both_roots(engine: Engine, seen: set[str]) -> list[str]:
+    assert engine.data_root is not None
+    data = [row for row in rows() if not row.pattern.startswith("/")]
+    run = [row for row in rows() if row.pattern.startswith("/")]
+    return complaints(walked(engine.data_root, ""), data, seen) + complaints(walked(engine.exec_root, "/"), run, seen)
+
+
 def test_no_file_without_a_row_and_no_row_without_a_file(used: tuple[Engine, Path]) -> None:
     engine, registry = used
-    assert engine.data_root is not None
     seen: set[str] = set()
-    wrong = complaints(walked(engine.data_root, ""), [row for row in rows() if not row.pattern.startswith("/")], seen)
-    wrong += complaints(walked(engine.exec_root, "/"), [row for row in rows() if row.pattern.startswith("/")], seen)
-    wrong += complaints(
-        ((path, status) for path, status in walked(registry, "") if not stat.S_ISDIR(status.st_mode)), rows(), seen
-    )
-    assert wrong == []
+    assert both_roots(engine, seen) == []
+    kept = [found for found in walked(registry, "") if not stat.S_ISDIR(found[1].st_mode)]
+    assert complaints(kept, rows(), seen) == []
     others = {"overlay2": "vfs", "vfs": "overlay2"}[engine.storage_driver]
     missing = {row.pattern for row in rows()} - seen - PASSING
     assert {pattern for pattern in missing if not pattern.startswith((others, "uploads/"))} == set()
+    engine.kill()
+    engine.start()
+    engine.docker("run", "--rm", "busybox", "true")
+    assert both_roots(engine, seen) == []
 
 
 def test_every_owner_on_the_page_exists() -> None:
