@@ -311,6 +311,18 @@ class FakeEngine:
     async def remove_volume(self, name, *, force) -> None:
         await self.volume(name)
 
+    async def prune_containers(self, filters) -> dict:
+        self.calls.append(("prune_containers", filters))
+        return {"ContainersDeleted": [ID], "SpaceReclaimed": 3}
+
+    async def prune_images(self, filters) -> dict:
+        self.calls.append(("prune_images", filters))
+        return {"ImagesDeleted": [{"Untagged": "a:b"}, {"Deleted": IMAGE}], "SpaceReclaimed": 3}
+
+    async def prune_volumes(self, filters) -> dict:
+        self.calls.append(("prune_volumes", filters))
+        return {"VolumesDeleted": ["data"], "SpaceReclaimed": 3}
+
     async def list_networks(self, filters) -> list[dict]:
         return [network()]
 
@@ -344,7 +356,8 @@ class FakeEngine:
             remove_image=self.remove_image, list_images=self.list_images, inspect_image=self.inspect_image,
             history=self.history, create_volume=self.create_volume, list_volumes=self.list_volumes,
             inspect_volume=self.volume, remove_volume=self.remove_volume, list_networks=self.list_networks,
-            inspect_network=self.inspect_network,
+            inspect_network=self.inspect_network, prune_containers=self.prune_containers,
+            prune_images=self.prune_images, prune_volumes=self.prune_volumes,
         )  # fmt: skip
         return Services(**(verbs | changed))
 

@@ -440,3 +440,14 @@ def test_events_are_told_as_they_happen_and_end_at_until():
         assert engine.events.listeners == 0
 
     run(scenario())
+
+
+def test_clients_before_1_42_prune_volumes_with_names_too():
+    async def scenario():
+        engine = FakeEngine()
+        async with serving(engine.services()) as path:
+            for version in ("v1.41", "v1.42"):
+                await ask(path, "POST", f"/{version}/volumes/prune")
+            assert engine.calls == [("prune_volumes", {"all": ("true",)}), ("prune_volumes", {})]
+
+    run(scenario())

@@ -39,6 +39,9 @@ from lamina.engine.list_images import ListImages
 from lamina.engine.load import Load
 from lamina.engine.logs import Logs
 from lamina.engine.merge_config import merge_config
+from lamina.engine.prune_containers import PruneContainers
+from lamina.engine.prune_images import PruneImages
+from lamina.engine.prune_volumes import PruneVolumes
 from lamina.engine.pull import Pull
 from lamina.engine.pull_layers import PullLayers
 from lamina.engine.push import Push
@@ -119,6 +122,7 @@ def _images(p: Parts) -> dict[str, Any]:
     pull_layers = PullLayers(p.registries, p.transfers, p.layers, p.metadata, p.unpack, p.workers)
     loader = ImageLoader(p.layers, p.images, p.tags, unpack=SpoolUnpacker(p.unpack.pool), scratch=p.data_root / "tmp")
     saver = ImageSaver(p.layers, p.images, p.tags, p.lookup)
+    remove = RemoveImage(p.images, p.tags, p.lookup, _uses(p.containers), p.workers, publish)
     return {
         "pull": Pull(p.registries, pull_layers, p.images, p.tags, p.workers, publish, p.platform),
         "push": Push(p.registries, p.layers, p.images, p.tags, p.metadata, p.workers, publish, p.data_root / "tmp"),
@@ -126,7 +130,8 @@ def _images(p: Parts) -> dict[str, Any]:
         "save": Save(saver, p.images, p.workers, publish),
         "import_": Import(p.layers, p.images, p.tags, p.platform, p.clock, p.workers, publish, __version__),
         "tag": Tag(p.images, p.tags, p.lookup, p.clock, p.workers, publish),
-        "remove_image": RemoveImage(p.images, p.tags, p.lookup, _uses(p.containers), p.workers, publish),
+        "remove_image": remove,
+        "prune_images": PruneImages(p.images, p.tags, p.layers, remove, p.clock, publish),
         "list_images": ListImages(p.images, p.tags, p.lookup, p.layers, p.clock),
         "inspect_image": InspectImage(p.images, p.tags, p.lookup, p.layers, p.driver, p.workers),
         "history": History(p.images, p.tags, p.lookup, p.layers),
@@ -135,6 +140,7 @@ def _images(p: Parts) -> dict[str, Any]:
 
 def _containers(p: Parts) -> dict[str, Any]:
     store, lifecycle = p.containers, p.lifecycle
+    remove = Remove(store, lifecycle)
     return {
         "create": Create(
             store, p.images, p.lookup, p.layers, p.volumes, p.networks, p.events, p.workers, p.clock,
@@ -147,7 +153,8 @@ def _containers(p: Parts) -> dict[str, Any]:
         "pause": pause.Pause(store, lifecycle),
         "unpause": pause.Unpause(store, lifecycle),
         "wait": Wait(store, lifecycle),
-        "remove": Remove(store, lifecycle),
+        "remove": remove,
+        "prune_containers": PruneContainers(store, p.layers, remove, p.clock, p.workers, p.events.publish),
         "rename": Rename(store, p.events, p.workers),
         "inspect": InspectContainer(store, _views(p), p.workers, p.execs.ids_of),
         "list_containers": _list_containers(p),
@@ -184,6 +191,7 @@ def _around(p: Parts) -> dict[str, Any]:
         "list_volumes": volume_verbs.ListVolumes(p.volumes, p.workers),
         "inspect_volume": volume_verbs.InspectVolume(p.volumes, p.workers),
         "remove_volume": volume_verbs.RemoveVolume(p.volumes, p.workers, publish),
+        "prune_volumes": PruneVolumes(p.volumes, p.clock, p.workers, publish),
         "list_networks": network_verbs.ListNetworks(p.networks, p.workers),
         "inspect_network": network_verbs.InspectNetwork(p.networks, p.containers, p.workers),
     }

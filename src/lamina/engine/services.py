@@ -297,6 +297,10 @@ class RemoveVolume(Protocol):
     async def __call__(self, name: str, *, force: bool) -> None: ...
 
 
+class Prune(Protocol):
+    async def __call__(self, filters: Filters) -> JsonObject: ...
+
+
 class ListNetworks(Protocol):
     async def __call__(self, filters: Filters) -> list[JsonObject]: ...
 
@@ -354,6 +358,7 @@ class Services:
     copy_out: CopyOut | None = None
     copy_in: CopyIn | None = None
     commit: Commit | None = None
+    prune_containers: Prune | None = None
 
     exec_create: ExecCreate | None = None
     exec_start: ExecStart | None = None
@@ -370,11 +375,13 @@ class Services:
     list_images: ListImages | None = None
     inspect_image: InspectImage | None = None
     history: History | None = None
+    prune_images: Prune | None = None
 
     create_volume: CreateVolume | None = None
     list_volumes: ListVolumes | None = None
     inspect_volume: ByName | None = None
     remove_volume: RemoveVolume | None = None
+    prune_volumes: Prune | None = None
 
     list_networks: ListNetworks | None = None
     inspect_network: ByName | None = None

@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from lamina.api.routes import archive, containers, execs, images, networks, plugins, streams, system, unserved, volumes
+from lamina.api.routes import (
+    archive,
+    containers,
+    execs,
+    images,
+    networks,
+    plugins,
+    prune,
+    streams,
+    system,
+    unserved,
+    volumes,
+)
 
 ROWS = (
     *system.ROWS,
@@ -14,5 +26,6 @@ ROWS = (
     *volumes.ROWS,
     *networks.ROWS,
     *plugins.ROWS,
+    *prune.ROWS,
     *unserved.ROWS,
 )
