@@ -50,7 +50,6 @@ PASSING = {
     "overlay2/lamina-probe-<name>",
     "containers/.new-<container id>",
     "containers/.gone-<container id>",
-    "/runtime/<container id>/exec.fifo",
     "/bundles/<container id>/oom",
     "/exits/<container id>",
     "/execs/<exec id>",
