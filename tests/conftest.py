@@ -8,6 +8,13 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# A busy machine draws slowly; that is no fault of a test. CI draws the same examples every time, people new ones.
+settings.register_profile(
+    "lamina", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize="CI" in os.environ
+)
+settings.load_profile("lamina")
 
 HERE = Path(__file__).parent
 EXPECTED_SKIPS = tomllib.loads((HERE / "expected_skips.toml").read_text())["skip"]

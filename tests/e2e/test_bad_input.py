@@ -115,7 +115,9 @@ def test_what_is_no_reference_is_refused(engine: Engine, reference: str) -> None
     done = engine.docker("tag", "busybox", reference, check=False)
     assert done.returncode == 1
     assert (
-        b"invalid reference format" in done.stderr or b"refusing to create" in done.stderr or b"must not be" in done.stderr
+        b"invalid reference format" in done.stderr
+        or b"refusing to create" in done.stderr
+        or b"must not be" in done.stderr
     )
 
 

@@ -14,7 +14,7 @@ SOURCE = ROOT / "src" / "lamina"
 _LOCKS = re.compile(r"\b(?:threading\.(?:R?Lock|Condition)|asyncio\.(?:Lock|Semaphore)|fcntl\.flock)\(")
 
 
-@pytest.mark.parametrize("name", ["errors"])
+@pytest.mark.parametrize("name", ["errors", "api"])
 def test_a_generated_page_is_current(name: str) -> None:
     made = subprocess.run(
         [sys.executable, ROOT / "scripts" / "make_docs.py", name], capture_output=True, text=True, check=True

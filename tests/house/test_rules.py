@@ -82,7 +82,21 @@ def test_documents_name_files_that_exist() -> None:
             assert (document.parent / link).exists(), f"{document.name} links to {link}"
 
 
-_PURE_MAY_NOT = {"asyncio", "ctypes", "fcntl", "logging", "random", "secrets", "shutil", "socket", "subprocess", "tempfile", "threading", "time", "aiohttp"}
+_PURE_MAY_NOT = {
+    "asyncio",
+    "ctypes",
+    "fcntl",
+    "logging",
+    "random",
+    "secrets",
+    "shutil",
+    "socket",
+    "subprocess",
+    "tempfile",
+    "threading",
+    "time",
+    "aiohttp",
+}
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=_relative)
