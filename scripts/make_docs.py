@@ -1,9 +1,9 @@
 """Write the pages of the documentation that the code itself knows best.
 
-    scripts/make_docs.py errors            print docs/errors.md
-    scripts/make_docs.py errors --write    write it
+    scripts/make_docs.py errors api            print docs/errors.md and docs/api.md
+    scripts/make_docs.py errors api --write    write them
 
-A house test fails when the page is not what this prints.
+A house test fails when a page is not what this prints.
 """
 
 from __future__ import annotations
@@ -17,9 +17,13 @@ from pathlib import Path
 import lamina
 from lamina import errors
 from lamina.api.errors import status_of
+from lamina.api.routes import unserved
+from lamina.api.routes.table import ROWS
+from lamina.api.routing import Route
 from lamina.cli import exit_codes
 from lamina.errors import LaminaError
 from lamina.registry.errors import Refused, code_of
+from lamina.wire.engine.versions import NEWEST, OLDEST
 
 DOCS = Path(__file__).parent.parent / "docs"
 
@@ -48,6 +52,21 @@ Raised by one part for itself; they are treated as what they are derived from, u
 
 | error | derived from | module | HTTP | meaning |
 | --- | --- | --- | --- | --- |
+"""
+
+
+_API = """\
+# The Engine API
+
+Made by `scripts/make_docs.py api --write` from the route table (`api/routes/table.py`); do not edit. Versions {oldest} to
+{newest} are negotiated as Docker does it, with and without the version in the path. *since*: the first version that has
+the operation. What is not served answers 501 with its name; so do fields of a request that would have to be ignored
+([decision 14](adr/0014-501-rather-than-pretend.md)).
+
+## Served
+
+| operation | | path | since |
+| --- | --- | --- | --- |
 """
 
 
@@ -98,7 +117,21 @@ def local_rows() -> list[str]:
     return found
 
 
-PAGES = {"errors": errors_page}
+def api_page() -> str:
+    refused = set(unserved.ROWS)
+    table = sorted(ROWS, key=lambda row: (row.path, row.method, row.operation))
+    lines = [_API.format(oldest=OLDEST, newest=NEWEST).rstrip("\n")]
+    lines += [api_row(row) for row in table if row not in refused]
+    lines += ["", "## Not served", "", "| operation | | path | since |", "| --- | --- | --- | --- |"]
+    lines += [api_row(row) for row in table if row in refused]
+    return "\n".join(lines) + "\n"
+
+
+def api_row(row: Route) -> str:
+    return f"| {row.operation} | {row.method} | `{row.path}` | {row.since} |"
+
+
+PAGES = {"errors": errors_page, "api": api_page}
 
 
 def main(words: list[str]) -> int:
