@@ -9,8 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from lamina.cli.templates import Template, show, unescape
-
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 SHORT = 12
 
@@ -154,6 +152,8 @@ def listing(
         return table([columns[name][0] for name in shown], rows, width)
     records = [_record(item, columns) for item in objects]
     assert template is not None
+    from lamina.cli.templates import Template, unescape  # a plain table does without
+
     if template == "json":
         template = "{{json .}}"
     if template.startswith("table "):
@@ -181,6 +181,8 @@ def _label_header(name: str) -> str:
 
 
 def _templated_table(source: str, columns: Columns, records: Sequence[Mapping[str, Any]], width: int) -> list[str]:
+    from lamina.cli.templates import Template, unescape
+
     cells = unescape(source).split("\t")
     parsed = [Template(cell) for cell in cells]
     heads = _headers(columns)
@@ -197,6 +199,8 @@ def formatted(value: Any, template: str) -> str:
     """One object through `--format` of inspect, info, version."""
     if template == "json":
         return json_text(value)
+    from lamina.cli.templates import Template, unescape
+
     return harmless_lines(Template(unescape(template)).render(value))
 
 
@@ -222,7 +226,6 @@ __all__ = [
     "parse_time",
     "rfc3339",
     "short_id",
-    "show",
     "size",
     "table",
 ]

@@ -62,7 +62,7 @@ def _port(port: dict[str, Any]) -> str:
 
 def _shows_size(template: str) -> bool:
     """Sizes take counting: they are asked for only when something shows them."""
-    return template == "json" or ".Size" in template or "json ." in template
+    return ".Size" in template
 
 
 @click.command("ps")

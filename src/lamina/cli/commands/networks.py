@@ -10,6 +10,7 @@ from lamina.cli import tables
 from lamina.cli.client import Client
 from lamina.cli.commands.look import inspector, show_objects
 from lamina.cli.filters import as_filters
+from lamina.cli.templates import show
 from lamina.cli.terminal import width
 
 
@@ -19,9 +20,9 @@ def _columns(*, full: bool) -> tables.Columns:
         "Name": ("NAME", lambda n: n["Name"]),
         "Driver": ("DRIVER", lambda n: n["Driver"]),
         "Scope": ("SCOPE", lambda n: n["Scope"]),
-        "IPv4": ("IPV4", lambda n: tables.show(n.get("EnableIPv4", True))),
-        "IPv6": ("IPV6", lambda n: tables.show(n["EnableIPv6"])),
-        "Internal": ("INTERNAL", lambda n: tables.show(n["Internal"])),
+        "IPv4": ("IPV4", lambda n: show(n.get("EnableIPv4", True))),
+        "IPv6": ("IPV6", lambda n: show(n["EnableIPv6"])),
+        "Internal": ("INTERNAL", lambda n: show(n["Internal"])),
         "Labels": ("LABELS", lambda n: tables.pairs(n.get("Labels"))),
         "CreatedAt": ("CREATED AT", lambda n: tables.go_time(n["Created"])),
     }
