@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from dataclasses import dataclass, field
 
 from lamina.clock import SystemClock
@@ -96,6 +96,7 @@ class Line:
     stream: int
     time: str
     data: bytes
+    attrs: Mapping[str, str] = field(default_factory=dict)
 
 
 class FakeEngine:
@@ -178,7 +179,7 @@ class FakeEngine:
         check(ref)
         self.calls.append(("logs", ref, wanted))
         yield Line(1, "2026-01-02T03:04:05.5Z", b"one\n")
-        yield Line(2, "2026-01-02T03:04:05.6Z", b"two\n")
+        yield Line(2, "2026-01-02T03:04:05.6Z", b"two\n", {"b": "x y", "a": "1"})
         if wanted.follow:
             await self.more_logs.wait()
             yield Line(1, "2026-01-02T03:04:06Z", b"three\n")
@@ -189,6 +190,19 @@ class FakeEngine:
     async def top(self, ref: str, ps_args: str) -> dict:
         check(ref)
         return {"Titles": ["PID", "CMD"], "Processes": [["1", "sleep 9"]]}
+
+    async def stats(self, ref: str, *, stream: bool, one_shot: bool):
+        check(ref)
+        self.calls.append(("stats", ref, stream, one_shot))
+        sample = {
+            "name": "/web", "id": ID, "read": "2026-01-02T03:04:05Z", "preread": "0001-01-01T00:00:00Z",
+            "pids_stats": {"current": 1}, "blkio_stats": {"io_service_bytes_recursive": []}, "num_procs": 0,
+            "storage_stats": {}, "cpu_stats": {"cpu_usage": {"total_usage": 5}, "online_cpus": 2},
+            "precpu_stats": {"cpu_usage": {"total_usage": 0}}, "memory_stats": {"usage": 4096, "stats": {"cache": 1}},
+        }  # fmt: skip
+        yield sample
+        if stream:
+            yield sample
 
     async def changes(self, ref: str) -> list[dict]:
         check(ref)
@@ -356,7 +370,7 @@ class FakeEngine:
             remove_image=self.remove_image, list_images=self.list_images, inspect_image=self.inspect_image,
             history=self.history, create_volume=self.create_volume, list_volumes=self.list_volumes,
             inspect_volume=self.volume, remove_volume=self.remove_volume, list_networks=self.list_networks,
-            inspect_network=self.inspect_network, prune_containers=self.prune_containers,
+            inspect_network=self.inspect_network, prune_containers=self.prune_containers, stats=self.stats,
             prune_images=self.prune_images, prune_volumes=self.prune_volumes,
         )  # fmt: skip
         return Services(**(verbs | changed))

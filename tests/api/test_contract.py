@@ -65,7 +65,9 @@ CASES = [
     ("POST", "/volumes/prune", "/volumes/prune", None, 200),
     ("GET", "/networks", "/networks", None, 200),
     ("GET", "/networks/{id}", "/networks/bridge", None, 200),
-    ("GET", "/containers/{id}/stats", f"/containers/{ID}/stats", None, 501),
+    ("GET", "/containers/{id}/stats", f"/containers/{ID}/stats?stream=0", None, 200),
+    ("GET", "/containers/{id}/stats", "/containers/absent/stats", None, 404),
+    ("POST", "/containers/{id}/update", f"/containers/{ID}/update", {}, 501),
 ]
 
 

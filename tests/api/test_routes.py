@@ -304,6 +304,11 @@ def test_logs_are_framed_unless_there_is_a_terminal():
     assert engine.calls[0][2].tail is None
 
 
+def test_logs_show_their_details_behind_the_time_and_a_space_without_any():
+    got, _ = asked("GET", "/containers/term/logs?stdout=1&details=1&timestamps=1")
+    assert got.body == b"2026-01-02T03:04:05.500000000Z  one\n2026-01-02T03:04:05.600000000Z a=1,b=x+y two\n"
+
+
 def test_logs_want_a_stream_and_a_container():
     assert asked("GET", "/containers/web/logs")[0].message == "Bad parameters: you must choose at least one stream"
     assert asked("GET", "/containers/absent/logs?stdout=1")[0].status == 404
@@ -449,5 +454,20 @@ def test_clients_before_1_42_prune_volumes_with_names_too():
             for version in ("v1.41", "v1.42"):
                 await ask(path, "POST", f"/{version}/volumes/prune")
             assert engine.calls == [("prune_volumes", {"all": ("true",)}), ("prune_volumes", {})]
+
+    run(scenario())
+
+
+def test_stats_go_on_unless_one_is_asked_for():
+    async def scenario():
+        engine = FakeEngine()
+        async with serving(engine.services()) as path:
+            answers = [
+                await ask(path, "GET", f"{version}/containers/term/stats{query}")
+                for version, query in (("", ""), ("", "?stream=0"), ("", "?stream=0&one-shot=1"))
+            ]
+            assert [len(answer.body.splitlines()) for answer in answers] == [2, 1, 1]
+            assert [call[2:] for call in engine.calls] == [(True, False), (False, False), (False, True)]
+            assert (await ask(path, "GET", "/containers/term/stats?one-shot=1")).status == 400
 
     run(scenario())

@@ -51,6 +51,7 @@ from lamina.engine.rename import Rename
 from lamina.engine.save import Save
 from lamina.engine.services import Services
 from lamina.engine.start import Start
+from lamina.engine.stats import Stats
 from lamina.engine.stop import Stop
 from lamina.engine.surroundings import Surroundings, alive
 from lamina.engine.tag import Tag
@@ -159,6 +160,7 @@ def _containers(p: Parts) -> dict[str, Any]:
         "inspect": InspectContainer(store, _views(p), p.workers, p.execs.ids_of),
         "list_containers": _list_containers(p),
         "top": Top(store, lifecycle, p.host.cgroups, p.workers),
+        "stats": Stats(store, p.host.cgroups, p.clock, p.workers),
         "changes": Changes(store, p.layers, p.workers),
         "commit": commit.Commit(
             store, p.layers, p.images, p.tags, lifecycle, merge_config, p.clock, p.workers, p.events.publish

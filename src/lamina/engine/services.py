@@ -69,6 +69,9 @@ class LogLine(Protocol):
 
     @property
     def data(self) -> bytes: ...
+    @property
+    def attrs(self) -> Mapping[str, str]:
+        """What `logs --details` shows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +154,10 @@ class Attach(Protocol):
 
 class Logs(Protocol):
     def __call__(self, ref: str, wanted: LogWanted) -> AsyncIterator[LogLine]: ...
+
+
+class Stats(Protocol):
+    def __call__(self, ref: str, *, stream: bool, one_shot: bool) -> AsyncIterator[JsonObject]: ...
 
 
 class Resize(Protocol):
@@ -352,6 +359,7 @@ class Services:
     logs: Logs | None = None
     resize: Resize | None = None
     top: Top | None = None
+    stats: Stats | None = None
     changes: Changes | None = None
     export: Export | None = None
     stat_path: StatPath | None = None

@@ -1,4 +1,4 @@
-"""Control groups of this host: which version, where, what they can limit, what they measure (blocking).
+"""Control groups of this host: which version, where, what they can limit, who is in them (blocking).
 
 Three arrangements occur: v1 (a directory tree for each controller), v2 (one tree), and mixed (v1 with a v2 tree beside
 it that has no controllers). Mixed counts as version 1: limits are set in the v1 trees.
@@ -25,17 +25,6 @@ class Arrangement(Enum):
     V2 = "v2"
     MIXED = "mixed"
     ABSENT = "absent"
-
-
-@dataclass(frozen=True, slots=True)
-class CgroupStats:
-    """What a group used. None: not measured on this host. Limits are None when there is none."""
-
-    memory_bytes: int | None = None
-    memory_limit_bytes: int | None = None
-    cpu_ns: int | None = None
-    processes: int | None = None
-    oom_kills: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,35 +70,6 @@ class Cgroups:
             return [int(line) for line in listed.split()]
         return []
 
-    def stats(self, group: str) -> CgroupStats:
-        """What the group has used so far."""
-        return self._stats_v2(group) if self.version == 2 else self._stats_v1(group)
-
-    def _stats_v1(self, group: str) -> CgroupStats:
-        def file(controller: str, name: str) -> Path | None:
-            tree = self.trees.get(controller)
-            return None if tree is None else tree / group.lstrip("/") / name
-
-        return CgroupStats(
-            memory_bytes=_number(file("memory", "memory.usage_in_bytes")),
-            memory_limit_bytes=_limit(file("memory", "memory.limit_in_bytes")),
-            cpu_ns=_number(file("cpuacct", "cpuacct.usage")),
-            processes=_number(file("pids", "pids.current")),
-            oom_kills=_keyed(file("memory", "memory.oom_control")).get("oom_kill"),
-        )
-
-    def _stats_v2(self, group: str) -> CgroupStats:
-        assert self.unified is not None
-        path = self.unified / group.lstrip("/")
-        cpu_us = _keyed(path / "cpu.stat").get("usage_usec")
-        return CgroupStats(
-            memory_bytes=_number(path / "memory.current"),
-            memory_limit_bytes=_limit(path / "memory.max"),
-            cpu_ns=None if cpu_us is None else cpu_us * 1000,
-            processes=_number(path / "pids.current"),
-            oom_kills=_keyed(path / "memory.events").get("oom_kill"),
-        )
-
 
 def detect(mounts: Iterable[MountEntry] | None = None) -> Cgroups:
     """Look at this host's mounts."""
@@ -142,35 +102,6 @@ def _v2_controllers(root: Path) -> frozenset[str]:
     if "cpu" in listed:
         listed.add("cpuacct")
     return frozenset(listed & set(CONTROLLERS)) | {"devices", "freezer"}
-
-
-_NO_LIMIT = 1 << 62
-"""v1 says "no limit" with the largest multiple of the page size."""
-
-
-def _number(path: Path | None) -> int | None:
-    if path is None:
-        return None
-    try:
-        return int(path.read_text())
-    except (OSError, ValueError):
-        return None
-
-
-def _limit(path: Path | None) -> int | None:
-    found = _number(path)
-    return None if found is None or found >= _NO_LIMIT else found
-
-
-def _keyed(path: Path | None) -> dict[str, int]:
-    if path is None:
-        return {}
-    try:
-        lines = path.read_text().splitlines()
-    except OSError:
-        return {}
-    pairs = (line.split() for line in lines)
-    return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isdecimal()}
 
 
 def own_group(controller: str = "") -> str:

@@ -34,37 +34,11 @@ def test_a_host_without_any_says_so():
     assert detect([]).arrangement is Arrangement.ABSENT
 
 
-def test_use_is_read_from_version_two(tmp_path):
-    group = tmp_path / "lamina"
-    group.mkdir()
-    for name, content in {
-        "memory.current": "5\n", "memory.max": "max\n", "cpu.stat": "usage_usec 7\nuser_usec 1\n", "pids.current": "2\n",
-        "memory.events": "oom_kill 1\n", "cgroup.procs": "12\n13\n",
-    }.items():  # fmt: skip
-        (group / name).write_text(content)
+def test_who_is_in_a_group(tmp_path):
+    (tmp_path / "lamina").mkdir()
+    (tmp_path / "lamina" / "cgroup.procs").write_text("12\n13\n")
     cgroups = Cgroups(Arrangement.V2, {}, tmp_path, frozenset())
-    stats = cgroups.stats("/lamina")
-    assert (stats.memory_bytes, stats.memory_limit_bytes, stats.cpu_ns) == (5, None, 7000)
-    assert (stats.processes, stats.oom_kills) == (2, 1)
     assert cgroups.processes("/lamina") == [12, 13]
-
-
-def test_use_is_read_from_version_one(tmp_path):
-    for controller, name, content in (
-        ("memory", "memory.usage_in_bytes", "5"),
-        ("memory", "memory.limit_in_bytes", "9223372036854771712"),
-        ("cpuacct", "cpuacct.usage", "7"),
-    ):
-        (tmp_path / controller / "g").mkdir(parents=True, exist_ok=True)
-        (tmp_path / controller / "g" / name).write_text(content)
-    trees = {name: tmp_path / name for name in ("memory", "cpuacct")}
-    stats = Cgroups(Arrangement.V1, trees, None, frozenset(trees)).stats("g")
-    assert (stats.memory_bytes, stats.memory_limit_bytes, stats.cpu_ns, stats.processes) == (5, None, 7, None)
-
-
-def test_a_group_that_is_gone_has_used_nothing(tmp_path):
-    cgroups = Cgroups(Arrangement.V2, {}, tmp_path, frozenset())
-    assert cgroups.stats("/gone").memory_bytes is None
     assert cgroups.processes("/gone") == []
 
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from urllib.parse import quote_plus
+
 from lamina.api.hijack import pump, take_over
 from lamina.api.routing import Call, Route
-from lamina.api.streams import closing
+from lamina.api.streams import closing, line
 from lamina.engine.services import LogLine, LogWanted
 from lamina.errors import InvalidArgument, Unsupported
 from lamina.http.exchange import Answer, Reply
 from lamina.jsonvalue import JsonObject, boolean, mapping, text
 from lamina.wire.engine.detach import parse_keys
 from lamina.wire.engine.rawstream import MULTIPLEXED, RAW, frame
-from lamina.wire.engine.versions import MULTIPLEXED_SINCE
+from lamina.wire.engine.versions import MULTIPLEXED_SINCE, Version
+
+_ONE_SHOT_SINCE = Version(1, 41)
 
 
 async def attach(call: Call) -> Answer:
@@ -49,14 +53,29 @@ async def logs(call: Call) -> Answer:
     call.request.end_with_client()
     framed_type = MULTIPLEXED if call.version >= MULTIPLEXED_SINCE else RAW
     stream = call.request.stream(200, [("Content-Type", RAW if tty else framed_type)])
-    stamp = _Stamp() if call.flag("timestamps") else None
+    head = _LineHead(has_time=call.flag("timestamps"), has_details=call.flag("details"))
     if wanted.follow:
         _check_readable(container)
         await stream.begin()  # the first line may be long in coming
     async with closing(verb(call.names["id"], wanted)) as entries:
         async for entry in entries:
-            data = stamp.before(entry) if stamp else entry.data
+            data = head.before(entry) + entry.data
             await stream.write(data if tty else frame(entry.stream, data))
+    await stream.end()
+    return stream
+
+
+async def stats(call: Call) -> Answer:
+    streams = call.flag("stream", default=True)
+    one_shot = call.flag("one-shot") and call.version >= _ONE_SHOT_SINCE
+    if streams and one_shot:
+        raise InvalidArgument("cannot have stream=true and one-shot=true")
+    figures = call.verb(call.services.stats)(call.names["id"], stream=streams, one_shot=one_shot)
+    call.request.end_with_client()
+    stream = call.request.stream(200, [("Content-Type", "application/json")])
+    async with closing(figures):
+        async for one in figures:
+            await stream.write(line(one))
     await stream.end()
     return stream
 
@@ -79,10 +98,12 @@ def _check_readable(container: JsonObject) -> None:
         raise Unsupported("configured logging driver does not support reading")
 
 
-class _Stamp:
-    """Puts the time before each line, not before the pieces that a long one comes in."""
+class _LineHead:
+    """What comes before each line, and not before the pieces that a long one comes in: its time, its attributes."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, has_time: bool, has_details: bool) -> None:
+        self._has_time = has_time
+        self._has_details = has_details
         self._within_line: set[int] = set()
 
     def before(self, entry: LogLine) -> bytes:
@@ -91,7 +112,12 @@ class _Stamp:
             self._within_line.discard(entry.stream)
         else:
             self._within_line.add(entry.stream)
-        return nine_digits(entry.time).encode() + b" " + entry.data if begins else entry.data
+        if not begins:
+            return b""
+        time = f"{nine_digits(entry.time)} " if self._has_time else ""
+        # Of a line without attributes the space behind them is left, as in Docker.
+        details = ",".join(f"{quote_plus(k)}={quote_plus(v)}" for k, v in sorted(entry.attrs.items())) + " "
+        return f"{time}{details if self._has_details else ''}".encode()
 
 
 def nine_digits(time: str) -> str:
@@ -115,6 +141,7 @@ def _size(call: Call) -> tuple[int, int]:
 ROWS = (
     Route("POST", "/containers/{id}/attach", attach, "ContainerAttach", takes_over=True),
     Route("GET", "/containers/{id}/logs", logs, "ContainerLogs"),
+    Route("GET", "/containers/{id}/stats", stats, "ContainerStats"),
     Route("POST", "/containers/{id}/resize", resize, "ContainerResize"),
     Route("POST", "/exec/{id}/resize", resize_exec, "ExecResize"),
 )
