@@ -35,7 +35,10 @@ class _Kept:
 
 
 class ImageStore:
-    """Images by id; safe to use from several threads."""
+    """Images by id; safe to use from several threads.
+
+    Who only looks never waits for the disk: the event loop does look.
+    """
 
     def __init__(self, directory: Path, layers: LayerHolds) -> None:
         self._content = directory / "content" / "sha256"
@@ -43,6 +46,7 @@ class ImageStore:
         self._layers = layers
         self._images: dict[ImageId, _Kept] = {}
         self._lock = threading.RLock()
+        self._writing = threading.RLock()
 
     def load(self) -> list[str]:
         """Read what is on disk and take the holds; call once, before anything else.
@@ -74,14 +78,15 @@ class ImageStore:
             NoSuchLayer: its layers are not there.
         """
         config = decode_config(raw)
-        with self._lock:
-            if config.image_id in self._images:
+        with self._writing:
+            if self.exists(config.image_id):
                 return config.image_id
             with contextlib.ExitStack() as undo:
                 self._hold(config.top, undo)
                 durable.write_file(self._content / hex_of(config.image_id), raw, 0o600)
                 undo.pop_all()
-            self._images[config.image_id] = _Kept(config)
+            with self._lock:
+                self._images[config.image_id] = _Kept(config)
             return config.image_id
 
     def get(self, wanted: ImageId) -> ImageConfig:
@@ -106,19 +111,21 @@ class ImageStore:
         Raises:
             NoSuchImage: it is not there.
         """
-        with self._lock:
+        with self._writing:
             kept = self._kept(wanted)
-            for child in kept.children:
+            for child in self.children(wanted):
                 with contextlib.suppress(FileNotFoundError):
                     (self._meta(child) / "parent").unlink()
-                self._images[child].parent = None
             remove_tree(self._meta(wanted))
             (self._content / hex_of(wanted)).unlink(missing_ok=True)
             durable.fsync_dir(self._content)
-            del self._images[wanted]
-            if kept.parent in self._images:
-                self._images[kept.parent].children.discard(wanted)
-        # Without the lock: a large layer takes its time to go, and nobody else should wait for it.
+            with self._lock:
+                for child in kept.children:
+                    self._images[child].parent = None
+                del self._images[wanted]
+                if kept.parent in self._images:
+                    self._images[kept.parent].children.discard(wanted)
+        # Without a lock: a large layer takes its time to go, and nobody else should wait for it.
         top = kept.config.top
         return self._layers.release(top) if top is not None else ()
 
@@ -128,13 +135,14 @@ class ImageStore:
 
     def set_parent(self, child: ImageId, parent: ImageId) -> None:
         """Remember that `child` was made from `parent`; both must be there. Raises NoSuchImage."""
-        with self._lock:
+        with self._writing:
             kept, above = self._kept(child), self._kept(parent)
             self._write_meta(child, "parent", parent.encode())
-            if kept.parent in self._images:
-                self._images[kept.parent].children.discard(child)
-            kept.parent = parent
-            above.children.add(child)
+            with self._lock:
+                if kept.parent in self._images:
+                    self._images[kept.parent].children.discard(child)
+                kept.parent = parent
+                above.children.add(child)
 
     def children(self, wanted: ImageId) -> list[ImageId]:
         """The images made from this one here."""
@@ -148,7 +156,7 @@ class ImageStore:
 
     def set_last_updated(self, wanted: ImageId, moment: str) -> None:
         """Remember when the image was tagged. Raises NoSuchImage."""
-        with self._lock:
+        with self._writing:
             kept = self._kept(wanted)
             self._write_meta(wanted, "lastUpdated", moment.encode())
             kept.last_updated = moment
@@ -159,7 +167,7 @@ class ImageStore:
 
     def set_built_locally(self, wanted: ImageId) -> None:
         """Remember that this engine made the image. Raises NoSuchImage."""
-        with self._lock:
+        with self._writing:
             kept = self._kept(wanted)
             self._write_meta(wanted, "builtLocally", b"\x01")
             kept.built_locally = True

@@ -22,7 +22,8 @@ _MAX_BYTES = 256 << 20
 class TagStore:
     """Tags and digests of images; safe to use from several threads.
 
-    A reference with both tag and digest counts by its digest alone; one with neither means `latest`.
+    A reference with both tag and digest counts by its digest alone; one with neither means `latest`. Who only looks
+    never waits for the disk: the event loop does look.
     """
 
     def __init__(self, path: Path) -> None:
@@ -30,6 +31,7 @@ class TagStore:
         self._references: dict[Reference, ImageId] = {}
         self._by_image: dict[ImageId, set[Reference]] = {}
         self._lock = threading.RLock()
+        self._writing = threading.RLock()
 
     def load(self) -> list[str]:
         """Read the file; call once, before anything else. A file that is not there means no tags.
@@ -79,7 +81,7 @@ class TagStore:
         """
         if reference.digest is None:
             raise InvalidReference(f"{reference.familiar()} has no digest")
-        with self._lock:
+        with self._writing:
             before = self._references.get(_key(reference), image)
             if before != image:
                 raise Conflict(f"Cannot overwrite digest {reference.digest}")
@@ -87,7 +89,7 @@ class TagStore:
 
     def remove(self, reference: Reference) -> ImageId:
         """Forget a reference; the image it meant comes back. Raises NoSuchImage."""
-        with self._lock:
+        with self._writing:
             key = _key(reference)
             image = self.resolve(key)
             self._change(lambda: self._leave(key), lambda: self._enter(key, image))
@@ -106,7 +108,7 @@ class TagStore:
     def _set(self, key: Reference, image: ImageId) -> None:
         if key.familiar_name == "sha256":
             raise InvalidReference("refusing to create an ambiguous tag using digest algorithm as name")
-        with self._lock:
+        with self._writing:
             before = self._references.get(key)
             if before == image:
                 return
@@ -119,11 +121,14 @@ class TagStore:
             self._change(lambda: self._enter(key, image), back)
 
     def _change(self, forth: Callable[[], None], back: Callable[[], None]) -> None:
-        forth()
+        with self._lock:
+            forth()
+            encoded = self._encode()
         try:
-            durable.write_file(self._path, self._encode(), 0o600)
+            durable.write_file(self._path, encoded, 0o600)
         except OSError:
-            back()
+            with self._lock:
+                back()
             raise
 
     def _enter(self, key: Reference, image: ImageId) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from lamina.errors import InvalidManifest, NoSuchImage, NoSuchLayer
 from lamina.images.store import ImageStore
+from lamina.oci.digest import ChainId
 from tests.unit.images.stores import Plain, config, diff
 
 
@@ -125,3 +128,38 @@ def test_an_id_may_be_cut_short_as_long_as_it_is_clear(plain: Plain) -> None:
     with pytest.raises(NoSuchImage) as caught:
         plain.images.resolve_prefix(twice)
     assert "image ids begin with" in caught.value.hint
+
+
+class _Stuck:
+    """Layers whose hold takes until it is told to go on: what a slow disk is like."""
+
+    def __init__(self) -> None:
+        self.reached, self.go_on = threading.Event(), threading.Event()
+
+    def exists(self, chain_id: ChainId) -> bool:
+        del chain_id
+        return True
+
+    def hold(self, chain_id: ChainId) -> None:
+        del chain_id
+        self.reached.set()
+        assert self.go_on.wait(10)
+
+    def release(self, chain_id: ChainId) -> tuple[ChainId, ...]:
+        del chain_id
+        return ()
+
+
+def test_looking_does_not_wait_for_who_writes(tmp_path: Path) -> None:
+    stuck = _Stuck()
+    store = ImageStore(tmp_path, stuck)
+    store.load()
+    with ThreadPoolExecutor(2) as threads:
+        writing = threads.submit(store.put, config("a"))
+        assert stuck.reached.wait(10)
+        looking = threads.submit(store.ids)
+        try:
+            assert looking.result(5) == []
+        finally:
+            stuck.go_on.set()
+        assert store.exists(writing.result(10))

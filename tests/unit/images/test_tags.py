@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -151,3 +152,9 @@ TestTagMachine = TagMachine.TestCase
 TestTagMachine.settings = settings(
     max_examples=15, stateful_step_count=12, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
+
+
+def test_looking_does_not_wait_for_who_writes(tags: TagStore) -> None:
+    tags.set_tag(parse_reference("busybox"), ONE)
+    with ThreadPoolExecutor(1) as threads, tags._writing:
+        assert threads.submit(tags.resolve, parse_reference("busybox")).result(5) == ONE
