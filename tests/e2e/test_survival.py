@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import random
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -177,6 +179,7 @@ def _traces(engine: Engine) -> dict[str, list[str]]:
         "rw": sorted(p.name for p in (root / "image/overlay2/layerdb/mounts").glob("*")),
         "containers": sorted(p.name for p in (root / "containers").iterdir()),
         "volumes": sorted(p.name for p in (root / "volumes").iterdir()),
+        "images": sorted(p.name for p in (root / "image/overlay2/imagedb").glob("*/sha256/*")),
         "links": sorted(
             name
             for name in subprocess.run(
@@ -186,6 +189,76 @@ def _traces(engine: Engine) -> dict[str, list[str]]:
         ),
         "cgroups": sorted(str(p) for p in Path("/sys/fs/cgroup").glob("*/lamina/*") if p.is_dir()),
         "run": sorted(
-            str(p.relative_to(run)) for pattern in ("bundles/*", "netns/*", "runtime/*") for p in run.glob(pattern)
+            str(p.relative_to(run))
+            for pattern in ("bundles/*", "execs/*", "netns/*", "runtime/*")
+            for p in run.glob(pattern)
         ),
     }
+
+
+@pytest.mark.timeout(180)
+def test_kills_at_any_moment_leave_nothing_half(fresh_engine: Engine) -> None:
+    """What was answered is there after the kill; what was not is there whole or not at all, and goes without a trace."""
+    engine = fresh_engine.start()
+    engine.docker("load", stdin=images.busybox())
+    before = _traces(engine)
+    chance = random.Random(7)
+    made: set[str] = set()
+    for number in range(8):
+        stop = threading.Event()
+        busy = [
+            threading.Thread(target=_make_and_remove, args=(engine, f"c{number}{n}-", made, stop)) for n in range(3)
+        ]
+        busy.append(threading.Thread(target=_commit_and_untag, args=(engine, f"i{number}-", stop)))
+        for thread in busy:
+            thread.start()
+        time.sleep(chance.uniform(0.1, 0.8))
+        stop.set()
+        engine.kill()
+        for thread in busy:
+            thread.join()
+        engine.start()
+        assert made <= set(engine.out("ps", "-a", "--format", "{{.Names}}").split())
+    assert "Traceback" not in engine.log.read_text()
+    for name in engine.out("ps", "-aq").split():
+        engine.docker("inspect", name)
+        engine.docker("diff", name)
+    engine.remove_containers()
+    unwanted = set(engine.out("images", "-q").split()) - set(engine.out("images", "-q", "busybox").split())
+    if unwanted:
+        engine.docker("rmi", "-f", *unwanted)
+    deadline = time.monotonic() + 5
+    while _traces(engine) != before and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert _traces(engine) == before
+    _nothing_half(engine)
+
+
+def _make_and_remove(engine: Engine, prefix: str, made: set[str], stop: threading.Event) -> None:
+    for number in range(1000):
+        name = f"{prefix}{number}"
+        steps: list[list[str]] = [
+            ["create", "--name", name, "-v", "/anonymous", "busybox", "sleep", "600"],
+            ["start", name],
+            ["exec", name, "true"],
+            ["rm", "-fv", name],
+        ]
+        for step in [*steps[:2], steps[3]] if number % 2 else steps:
+            if step[0] == "rm":
+                made.discard(name)
+            if stop.is_set() or engine.docker(*step, check=False).returncode != 0:
+                return
+            if step[0] == "create":
+                made.add(name)
+
+
+def _commit_and_untag(engine: Engine, prefix: str, stop: threading.Event) -> None:
+    for number in range(1000):
+        name = f"{prefix}{number}"
+        for step in (
+            ["run", "--name", name, "--net", "none", "busybox", "sh", "-c", "head -c 300000 /dev/urandom > /data"],
+            ["commit", name, name],
+            ["rmi", name],
+        ):
+            if stop.is_set() or engine.docker(*step, check=False).returncode != 0:
+                return

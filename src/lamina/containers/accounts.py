@@ -58,7 +58,9 @@ def resolve(wanted: str, group_add: Sequence[str], passwd: bytes, group: bytes) 
     else:
         supplementary = [gid, *(entry.gid for entry in groups if account.name and account.name in entry.members)]
     for name in group_add:
-        supplementary.append(_group(name, groups, words="Unable to find group {name}"))
+        supplementary.append(
+            _group(name, groups, words="Unable to find group {name}: no matching entries in group file")
+        )
     return ResolvedUser(account.uid, gid, tuple(dict.fromkeys(supplementary))[:_MAX_GROUPS], account.home)
 
 

@@ -20,6 +20,9 @@ from lamina.jsonvalue import JsonObject, boolean, mapping, text
 from lamina.kernel import pidfd
 from lamina.programs.conmon import Monitor
 
+REMOVES_VOLUMES = "LaminaRemovesVolumes"
+"""In the record of a container that is being removed: whether its anonymous volumes go with it."""
+
 SIGKILL = 9
 KILL_PATIENCE_S = 30.0
 _LOG = logging.getLogger(__name__)
@@ -119,6 +122,7 @@ class Launcher:
 
     def erase(self, container: Container, *, volumes: bool) -> None:
         """Remove everything; the record says "being removed" first, so after a crash the rest is removed too."""
+        container.extra[REMOVES_VOLUMES] = volumes
         self._store.save_lazy(container)
         self._resources.release(container)
         self._resources.discard(container, volumes=volumes)

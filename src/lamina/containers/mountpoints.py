@@ -102,7 +102,10 @@ def parse_bind(given: str, driver: str = "") -> WantedMount:
     try:
         destination = clean_destination(destination, kind)
     except InvalidArgument as error:
-        raise InvalidArgument(f"invalid volume specification: '{given[:300]}': {error}") from error
+        words = str(error).removeprefix(f'invalid mount config for type "{kind}": ')
+        raise InvalidArgument(
+            f"invalid volume specification: '{given[:300]}': invalid mount config for type \"{kind}\": {words}"
+        ) from error
     return _of_bind(kind, posixpath.normpath(source) if is_bind else source, destination, mode, driver)
 
 

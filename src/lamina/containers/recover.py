@@ -11,6 +11,7 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
+from lamina.containers.launching import REMOVES_VOLUMES
 from lamina.containers.lifecycle import Lifecycle
 from lamina.containers.logfile import JournalPump, journals, json_log
 from lamina.containers.record import Container
@@ -59,7 +60,7 @@ async def _recover_one(
 ) -> str:
     if container.state.status in (Status.REMOVING, Status.DEAD):
         container.state.status = Status.DEAD
-        await lifecycle.remove(container, volumes=True)
+        await lifecycle.remove(container, volumes=boolean(container.extra, REMOVES_VOLUMES))
         return "removed"
     monitor = await workers.call(runtime.find, container.id)
     if container.state.status in _ALIVE:

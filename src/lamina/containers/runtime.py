@@ -141,6 +141,8 @@ class MonitoredRuntime:
         self._execs = exec_root / "execs"
         for directory in (exec_root, self._bundles, self._exits, self._execs, runtime.root):
             durable.make_dirs(directory, 0o711 if directory == exec_root else 0o700)
+        for left in self._execs.iterdir():  # of execs that a daemon was killed in the middle of
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
         self._runtime = runtime
         self._conmon = conmon.Conmon(conmon_program, runtime, scratch=self._execs)
         # libseccomp needs 5 ms for the x32 half of a filter, on a kernel that never runs x32.

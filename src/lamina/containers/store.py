@@ -19,6 +19,7 @@ from pathlib import Path
 
 from lamina.containers.record import Container, decode_container, encode_config_v2, encode_host_config
 from lamina.containers.state import Status
+from lamina.containers.unfinished import Unfinished
 from lamina.errors import AlreadyExists, InvalidArgument, LaminaError, NameInUse, NoSuchContainer
 from lamina.ids import ContainerId
 from lamina.kernel import durable
@@ -45,6 +46,7 @@ class ContainerStore:
         self._writing: dict[ContainerId, threading.Lock] = {}
         self._host_config_on_disk: dict[ContainerId, int] = {}
         durable.make_dirs(directory, 0o710)
+        self.unfinished = Unfinished(directory)
 
     # -- starting ----------------------------------------------------------------------------------------------
 
@@ -95,7 +97,7 @@ class ContainerStore:
     def _take_in(self, container: Container, rw_names: Collection[str]) -> None:
         if container.driver != self._driver_name:
             raise InvalidArgument(f"it belongs to storage driver {container.driver or 'aufs'!r}")
-        if container.id not in rw_names:
+        if container.id not in rw_names and not container.state.removal_in_progress:
             raise InvalidArgument("its writable layer does not exist")
         if container.state.removal_in_progress:
             container.state.removal_in_progress = False

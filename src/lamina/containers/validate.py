@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from lamina.containers import resources
 from lamina.containers.devices import parse_access, parse_rule
 from lamina.containers.security import SecurityOptions
+from lamina.containers.signals import parse_signal
 from lamina.containers.spec import wanted_devices
 from lamina.errors import InvalidArgument, NotServed
 from lamina.jsonvalue import JsonObject, JsonValue, boolean, integer, mapping, objects, strings, text
@@ -24,9 +25,12 @@ MIN_MEMORY_BYTES = 6 << 20
 _LOG_DRIVERS_OF_DOCKER = frozenset(
     {"local", "syslog", "journald", "gelf", "fluentd", "awslogs", "splunk", "gcplogs", "json-file", "none"}
 )
+_LOG_OPTIONS = frozenset(
+    {"max-size", "max-file", "max-buffer-size", "mode", "compress", "cache-disabled", "cache-max-file",
+     "cache-max-size", "cache-compress", "labels", "labels-regex", "env", "env-regex", "tag"}
+)  # fmt: skip
 _CPUSET = re.compile(r"\d+(-\d+)?(,\d+(-\d+)?)*")
 _PORT = re.compile(r"\d{1,5}(-\d{1,5})?(/(tcp|udp|sctp))?")
-_SIGNAL = re.compile(r"(SIG)?[A-Z]+([+-]\d+)?|\d+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +68,7 @@ def validate(config: JsonObject, host: JsonObject, limits: Limits) -> list[str]:
             f"unknown or invalid runtime name: {text(host, 'Runtime')[:80]}",
             hint="known here: " + ", ".join(sorted(limits.runtimes)),
         )
-    _check_log_driver(text(mapping(host, "LogConfig"), "Type"), limits)
+    _check_logging(mapping(host, "LogConfig"), limits)
     warnings = _discard_what_cannot_be_limited(host, limits)
     _check_memory(host)
     _check_cpu(host, limits.cpus)
@@ -72,8 +76,12 @@ def validate(config: JsonObject, host: JsonObject, limits: Limits) -> list[str]:
     return warnings + _without_effect(config, host)
 
 
-def _check_log_driver(driver: str, limits: Limits) -> None:
+def _check_logging(wanted: JsonObject, limits: Limits) -> None:
+    driver = text(wanted, "Type")
     if driver in limits.log_drivers:
+        unknown = sorted(set(mapping(wanted, "Config")) - _LOG_OPTIONS)
+        if unknown and driver != "none":
+            raise InvalidArgument(f"unknown log opt '{unknown[0][:80]}' for {driver} log driver")
         return
     if driver not in _LOG_DRIVERS_OF_DOCKER:
         raise InvalidArgument(f"logger: no log driver named '{driver[:80]}' is registered")
@@ -87,6 +95,9 @@ def _without_effect(config: JsonObject, host: JsonObject) -> list[str]:
     test = strings(mapping(config, "Healthcheck"), "Test")
     if test and test != ["NONE"]:
         warnings.append("Health checks are kept with the container but are not run yet.")
+    options = sorted(mapping(mapping(host, "LogConfig"), "Config"))
+    if options and text(mapping(host, "LogConfig"), "Type") != "none":
+        warnings.append(f"Log options are kept with the container but have no effect yet: {', '.join(options)}.")
     return warnings
 
 
@@ -106,9 +117,8 @@ def _check_config(config: JsonObject) -> None:
 
 
 def _check_image_settings(config: JsonObject) -> None:
-    signal = text(config, "StopSignal")
-    if signal and not _SIGNAL.fullmatch(signal.upper()):
-        raise InvalidArgument(f"Invalid signal: {signal[:80]}")
+    if text(config, "StopSignal"):
+        parse_signal(text(config, "StopSignal"))
     for port in mapping(config, "ExposedPorts"):
         if not _PORT.fullmatch(port):
             raise InvalidArgument(f"invalid port specification: {port[:80]}")

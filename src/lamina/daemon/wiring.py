@@ -189,6 +189,11 @@ def _open_stores(config: DaemonConfig, pool: WorkerPool, undo: contextlib.AsyncE
     warn(tags.load())
     containers = ContainerStore(config.data_root / "containers", driver.name)
     warn(containers.load(layers.rw_names()))
+    for left in containers.unfinished.interrupted():
+        layers.remove_rw(left.container_id)
+        for volume in left.volumes:
+            volumes.remove(volume, force=True)
+        containers.unfinished.end(left.container_id)
     return _Stores(driver, mounts, layers, images, tags, containers, volumes)
 
 

@@ -26,7 +26,7 @@ from lamina.engine.endpoint_request import mac_address, network_settings_of
 from lamina.engine.first_content import FirstContent
 from lamina.engine.merge_config import merge_config
 from lamina.errors import Conflict, InvalidArgument, NameInUse, NoSuchContainer, NoSuchImage, NoSuchVolume
-from lamina.ids import ContainerId, new_container_id
+from lamina.ids import ContainerId, new_container_id, random_id
 from lamina.images.lookup import ImageLookup
 from lamina.images.store import ImageStore
 from lamina.jsonvalue import JsonObject, string_map, strings, text
@@ -34,7 +34,7 @@ from lamina.layers.store import LayerStore
 from lamina.oci.config import ImageConfig
 from lamina.oci.digest import ChainId, ImageId
 from lamina.oci.platform import Platform, matches
-from lamina.volumes.store import Volume, VolumeStore
+from lamina.volumes.store import ANONYMOUS_LABEL, Volume, VolumeStore
 from lamina.workers import Workers
 
 LOCAL_DRIVER = "local"
@@ -141,10 +141,13 @@ class Create:
         with ExitStack() as undo:
             name = self._reserve_name(wanted_name, making.id)
             undo.callback(self.containers.release_name, name)
+            self.containers.unfinished.begin(making.id)
+            undo.callback(self.containers.unfinished.end, making.id)
             fresh = self._make_mounts(making, undo)
             self._make_layer(making, fresh, undo)
             container = self._container(making, name, request)
             self.containers.add(container)
+            self.containers.unfinished.end(making.id)
             undo.pop_all()
         return container, making
 
@@ -241,9 +244,14 @@ class Create:
 
     def _volume(self, wanted: WantedMount, making: _Making, undo: ExitStack) -> Volume:
         is_new = not (wanted.source and self._has_volume(wanted.source))
+        name, labels = wanted.source, dict(wanted.labels)
+        if not name:
+            name = random_id()
+            labels.setdefault(ANONYMOUS_LABEL, "")
+            self.containers.unfinished.add_volume(making.id, name)
         volume = self.volumes.create(
-            wanted.source or None,
-            labels=dict(wanted.labels),
+            name,
+            labels=labels,
             options=dict(wanted.options),
             driver=wanted.driver or LOCAL_DRIVER,
         )

@@ -14,6 +14,7 @@ import socket
 import sys
 import threading
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
@@ -40,12 +41,13 @@ def main(control_fd: int) -> None:
 
 def serve(control: socket.socket) -> None:
     """Take jobs from the control socket, one after the other, until it closes or stays quiet."""
-    while _wait(control):
-        message, fds, _, _ = socket.recv_fds(control, MAX_MESSAGE_BYTES, 1)
-        if not message:
-            return
-        control.send(ACCEPTED)
-        control.send(_answer(message, fds[0]))
+    with suppress(ConnectionError):  # the daemon was killed: there is nobody to answer, and no next job
+        while _wait(control):
+            message, fds, _, _ = socket.recv_fds(control, MAX_MESSAGE_BYTES, 1)
+            if not message:
+                return
+            control.send(ACCEPTED)
+            control.send(_answer(message, fds[0]))
 
 
 def _wait(control: socket.socket) -> bool:

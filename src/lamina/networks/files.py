@@ -79,8 +79,10 @@ def hosts_file(
     lines = list(_LOCALHOST)
     lines.extend(parse_extra_host(entry, host_gateway=host_gateway) for entry in extra_hosts)
     if address is not None and hostname:
-        names = f"{hostname}.{domain} {hostname}" if domain else hostname
-        lines.append((str(address), names))
+        # Docker: the whole name first, then its first label, whether the domain came apart or within the host name.
+        whole = f"{hostname}.{domain}" if domain else hostname
+        label = whole.partition(".")[0]
+        lines.append((str(address), whole if label == whole else f"{whole} {label}"))
     return _as_bytes(lines)
 
 

@@ -46,7 +46,7 @@ def test_unknown_names_are_refused_in_dockers_words():
         resolve("nobody", [], PASSWD, GROUP)
     with pytest.raises(InvalidArgument, match=r"^unable to find group none: no matching entries in group file$"):
         resolve("root:none", [], PASSWD, GROUP)
-    with pytest.raises(InvalidArgument, match=r"^Unable to find group none$"):
+    with pytest.raises(InvalidArgument, match=r"^Unable to find group none: no matching entries in group file$"):
         resolve("root", ["none"], PASSWD, GROUP)
 
 

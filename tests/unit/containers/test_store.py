@@ -219,3 +219,13 @@ def test_what_an_interrupted_create_or_remove_left_aside_is_swept(store, prefix)
     _, warnings = reopened(store)
     assert warnings == []
     assert not staged.exists()
+
+
+def test_a_removal_that_had_come_as_far_as_the_layer_is_finished_and_not_left_out(store):
+    going = container(ID_A, "web")
+    store.add(going)
+    going.state.removal_in_progress = True
+    store.save_lazy(going)
+    again, warnings = reopened(store, names=())
+    assert warnings == []
+    assert again.resolve(ID_A).state.status is Status.DEAD

@@ -60,6 +60,7 @@ def test_published_ports_mean_nothing_on_the_hosts_network():
         ({"RestartPolicy": {"Name": "always"}, "AutoRemove": True}, "AutoRemove"),
         ({"ExtraHosts": ["x"]}, "add-host"),
         ({"CpuCount": 1}, "Windows"),
+        ({"LogConfig": {"Type": "json-file", "Config": {"bogus": "1"}}}, "unknown log opt 'bogus' for json-file"),
         ({"UsernsMode": "mine"}, "invalid Userns mode"),
         ({"NetworkMode": "container:"}, "container format"),
         ({"NetworkMode": "container:x", "Dns": ["1.1.1.1"]}, "dns and the network mode"),
@@ -72,11 +73,24 @@ def test_settings_that_make_no_sense_are_refused(host, words):
 
 @pytest.mark.parametrize(
     "config",
-    [{"ExposedPorts": {"x": {}}}, {"Healthcheck": {"Interval": 5}}, {"Healthcheck": {"Retries": -1}}, {"Cmd": ["a\0"]}],
+    [
+        {"ExposedPorts": {"x": {}}},
+        {"StopSignal": "NOSUCH"},
+        {"StopSignal": "99"},
+        {"Healthcheck": {"Interval": 5}},
+        {"Healthcheck": {"Retries": -1}},
+        {"Cmd": ["a\0"]},
+    ],
 )
 def test_image_settings_that_make_no_sense_are_refused(config):
     with pytest.raises(InvalidArgument):
         checked({}, config=config)
+
+
+def test_log_options_that_do_nothing_yet_are_warned_of():
+    warnings, complete = checked({"LogConfig": {"Type": "json-file", "Config": {"max-size": "1k", "max-file": "2"}}})
+    assert warnings == ["Log options are kept with the container but have no effect yet: max-file, max-size."]
+    assert complete["LogConfig"] == {"Type": "json-file", "Config": {"max-size": "1k", "max-file": "2"}}
 
 
 def test_what_comes_later_is_named():

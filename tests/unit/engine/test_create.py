@@ -257,7 +257,7 @@ REFUSED = [
     ({"WorkingDir": "/etc/passwd"}, {}, InvalidArgument, "Cannot mkdir: /etc/passwd is not a directory"),
     ({"Volumes": {"/etc/passwd": {}}}, {}, InvalidArgument, "cannot mount volume over existing file"),
     ({"Env": ["=x"]}, {}, InvalidArgument, "invalid environment variable: =x"),
-    ({"StopSignal": "SIG-WHAT?"}, {}, InvalidArgument, "Invalid signal"),
+    ({"StopSignal": "SIG-WHAT?"}, {}, InvalidArgument, "invalid signal"),
     ({"Env": 5}, {}, InvalidArgument, "Env is not a list"),
     ({}, {"Binds": ["a:b:c:d"]}, InvalidArgument, "invalid volume specification: 'a:b:c:d'"),
     ({}, {"Binds": ["x:rel"]}, InvalidArgument, "mount path must be absolute"),

@@ -164,7 +164,7 @@ def test_workers_end_when_their_daemon_closes_or_dies(target: UnpackTarget) -> N
         assert job._worker is not None
         process = job._worker.process
         job._worker.control.close()  # what the kernel does when the daemon is killed
-        assert process.wait(5.0) == 1
+        assert process.wait(5.0) in {0, 1}  # by itself, between two steps or in the middle of one
         job.kill()
     pool.warm()
     assert pool._idle == []

@@ -32,6 +32,14 @@ def test_hosts_names_the_container_last() -> None:
     assert lines[-3:] == ["10.0.0.5\tdb", "::5\tsix", "172.17.0.2\tweb.example.org web"]
 
 
+@pytest.mark.parametrize(
+    ("hostname", "names"), [("web", "web"), ("web.example.org", "web.example.org web"), ("a.b", "a.b a")]
+)
+def test_the_first_label_of_a_long_host_name_is_a_name_too(hostname: str, names: str) -> None:
+    last = hosts_file(hostname, address=IPv4Address("172.17.0.2")).decode().splitlines()[-1]
+    assert last == f"172.17.0.2\t{names}"
+
+
 def test_host_gateway_stands_for_the_bridge_address() -> None:
     assert parse_extra_host("h:host-gateway", host_gateway=IPv4Address("172.17.0.1")) == ("172.17.0.1", "h")
     with pytest.raises(InvalidArgument, match="host-gateway"):
