@@ -7,6 +7,7 @@ or a commit. Source: moby daemon/initlayer/setup_unix.go.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 from pathlib import Path
@@ -78,10 +79,11 @@ def _directory(root: int, name: str) -> int:
 def _step(at: int, part: str) -> int:
     try:
         return os.open(part, _DIRECTORY, dir_fd=at)
-    except FileNotFoundError:
-        pass
-    except (NotADirectoryError, OSError):
-        os.unlink(part, dir_fd=at)
+    except OSError as error:
+        if error.errno in {errno.ENOTDIR, errno.ELOOP}:  # a file, or a link: the image's own way out of its root
+            os.unlink(part, dir_fd=at)
+        elif error.errno != errno.ENOENT:
+            raise
     os.mkdir(part, _MODE, dir_fd=at)
     fd = os.open(part, _DIRECTORY, dir_fd=at)
     os.fchmod(fd, _MODE)
