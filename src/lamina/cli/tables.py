@@ -121,16 +121,22 @@ def table(
     for row in [list(headers), *cells]:
         fitted = [ellipsis(cell, limit).ljust(limit) for cell, limit in zip(row, widths, strict=True)]
         fitted[-1] = fitted[-1].rstrip()
-        lines.append("   ".join(fitted))
+        line = "   ".join(fitted)
+        lines.append(ellipsis(line.rstrip(), width) if width else line)
     return lines
 
 
 def _shrink(widths: list[int], headers: Sequence[str], width: int) -> None:
-    while sum(widths) + 3 * (len(widths) - 1) > width:
-        widest = max(range(len(widths)), key=lambda n: widths[n] - len(headers[n]))
-        if widths[widest] <= max(len(headers[widest]), 8):
+    """Take from the widest column until all fit, or no column has more than its header and a few letters."""
+    room = width - 3 * (len(widths) - 1)
+    while sum(widths) > room:
+        able = [n for n, size in enumerate(widths) if size > max(len(headers[n]), _FEW)]
+        if not able:
             return
-        widths[widest] -= 1
+        widths[max(able, key=lambda n: widths[n])] -= 1
+
+
+_FEW = 8
 
 
 Columns = Mapping[str, tuple[str, Callable[[Any], str]]]

@@ -35,7 +35,7 @@ def window() -> tuple[int, int]:
 def raw_mode() -> Iterator[None]:
     """Keys reach the container untouched; the terminal is as before afterwards."""
     before = termios.tcgetattr(0)
-    tty.setraw(0)
+    tty.setraw(0, termios.TCSANOW)  # what was typed already is kept
     try:
         yield
     finally:

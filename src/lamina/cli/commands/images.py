@@ -54,7 +54,7 @@ def columns(*, full: bool) -> tables.Columns:
         "Containers": ("CONTAINERS", lambda i: _count(i.get("Containers"))),
         "SharedSize": ("SHARED SIZE", lambda i: _shared(i.get("SharedSize"))),
         "UniqueSize": ("UNIQUE SIZE", _unique),
-        "VirtualSize": ("VIRTUAL SIZE", lambda i: tables.size(i["Size"])),
+        "VirtualSize": ("VIRTUAL SIZE", lambda i: tables.size(i["Size"], digits=4)),
     }
 
 
