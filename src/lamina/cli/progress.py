@@ -55,7 +55,7 @@ def _bars(messages: Iterator[dict[str, Any]], out: IO[str]) -> None:
             if text is None:
                 continue
             detail = message.get("progressDetail")
-            if not name or detail is None:
+            if not name or detail is None or text.startswith("Pulling from"):
                 progress.console.print(f"{harmless(name)}: {text}" if name else text, markup=False)
                 continue
             if name not in tasks:

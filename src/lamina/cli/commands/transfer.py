@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -9,8 +10,9 @@ from typing import Any
 import click
 
 from lamina.cli.client import Client
+from lamina.cli.credentials import registry_auth
 from lamina.cli.progress import show_progress
-from lamina.oci.reference import parse_reference
+from lamina.oci.reference import Reference, parse_reference
 
 
 def pull_image(client: Client, image: str, *, platform: str | None, quiet: bool, to_stderr: bool = False) -> None:
@@ -20,10 +22,14 @@ def pull_image(client: Client, image: str, *, platform: str | None, quiet: bool,
         click.echo("Using default tag: latest", err=to_stderr)
     reference = reference.with_default_tag()
     query = {"fromImage": reference.familiar_name, "tag": reference.digest or reference.tag, "platform": platform}
-    messages = client.lines("POST", "/images/create", query=query, headers={"X-Registry-Auth": "e30="})
+    messages = client.lines("POST", "/images/create", query=query, headers=_who(reference))
     _show(messages, quiet=quiet, to_stderr=to_stderr)
     if quiet and not to_stderr:
         click.echo(str(reference.name) + (f":{reference.tag}" if reference.tag else f"@{reference.digest}"))
+
+
+def _who(reference: Reference) -> dict[str, str]:
+    return {"X-Registry-Auth": registry_auth(reference, os.environ)}
 
 
 def _show(messages: Iterator[dict[str, Any]], *, quiet: bool, to_stderr: bool = False) -> None:
@@ -65,7 +71,7 @@ def push(client: Client, image: str, *, quiet: bool) -> None:
     """
     reference = parse_reference(image).with_default_tag()
     path = f"/images/{reference.familiar_name}/push"
-    messages = client.lines("POST", path, query={"tag": reference.tag}, headers={"X-Registry-Auth": "e30="})
+    messages = client.lines("POST", path, query={"tag": reference.tag}, headers=_who(reference))
     _show(messages, quiet=quiet)
 
 
