@@ -1,4 +1,4 @@
-"""Tables, sizes, times and ids as people read them (pure, but for the width of the terminal, which is given)."""
+"""Tables, sizes, times and ids as people read them; the width of the terminal is given."""
 
 from __future__ import annotations
 
