@@ -6,6 +6,7 @@ file, and a lost hash state is computed again from the file. The caller lets one
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -74,11 +75,9 @@ class Uploads:
         """
         if not _ID.fullmatch(upload_id):
             raise NotFound("blob upload unknown to registry")
-        try:
+        with contextlib.suppress(FileNotFoundError):  # answered below, as an upload of another repository is
             if (self._directory / upload_id / "repository").read_text() == repository:
                 return self._data(upload_id).stat().st_size
-        except FileNotFoundError:
-            pass  # answered below, together with an upload of another repository
         raise NotFound("blob upload unknown to registry")
 
     def append(self, upload_id: str, chunk: bytes) -> int:

@@ -46,14 +46,12 @@ def remove_at(parent_fd: int, name: str) -> None:
     except FileNotFoundError:
         return
     except IsADirectoryError:
-        pass
+        _remove_directory(parent_fd, name)
     except OSError as error:
         if error.errno != errno.EBUSY:
             raise
         _detach(parent_fd, name)  # a file can be a mount point too
         os.unlink(name, dir_fd=parent_fd)
-        return
-    _remove_directory(parent_fd, name)
 
 
 def empty_directory(directory_fd: int) -> None:
