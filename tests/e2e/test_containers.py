@@ -308,6 +308,27 @@ def test_events_tell_the_life_of_a_container(engine: Engine) -> None:
     assert events[0]["Actor"]["Attributes"]["image"] == "busybox"
 
 
+def test_events_tell_networks_exports_and_labels(engine: Engine) -> None:
+    since = str(time.time())
+    name = engine.out("run", "-d", "--name", "told", "--label", "colour=blue", "busybox", "true")
+    engine.docker("wait", name)
+    engine.docker("commit", name, "told:1")
+    engine.docker("export", name)
+    engine.docker("rmi", "told:1")
+    time.sleep(0.1)
+    lines = engine.out("events", "--since", since, "--until", str(time.time()), "--format", "{{json .}}")
+    events = [json.loads(line) for line in lines.splitlines()]
+    said = [(e["Type"], e["Action"]) for e in events if e["Type"] != "image"]
+    assert said == [
+        ("container", "create"), ("network", "connect"), ("container", "start"), ("container", "die"),
+        ("network", "disconnect"), ("container", "commit"), ("container", "export"),
+    ]  # fmt: skip
+    network = events[1]["Actor"]
+    assert network["Attributes"] == {"container": name, "name": "bridge", "type": "bridge"}
+    assert network["ID"] == engine.out("network", "inspect", "bridge", "-f", "{{.Id}}")
+    assert all(e["Actor"]["Attributes"]["colour"] == "blue" for e in events if e["Type"] == "container")
+
+
 def test_system_df_counts(engine: Engine) -> None:
     engine.docker("run", "--name", "fat", "busybox", "sh", "-c", "head -c 1000000 /dev/zero > /big")
     rows = [json.loads(line) for line in engine.out("system", "df", "--format", "{{json .}}").splitlines()]

@@ -21,6 +21,7 @@ from lamina.containers import launching
 from lamina.containers.attach import ContainerAttach, Wanted
 from lamina.containers.launching import KILL_PATIENCE_S, SIGKILL, Launcher, Resources
 from lamina.containers.logfile import JournalPump, Mark
+from lamina.containers.news import attributes_of, networks_of
 from lamina.containers.record import Container
 from lamina.containers.runs import JournalWatch, Run
 from lamina.containers.runtime import Ended, Launched, Runtime
@@ -36,7 +37,7 @@ from lamina.errors import (
     ProgramFailed,
 )
 from lamina.ids import ContainerId
-from lamina.jsonvalue import boolean, string_map, text
+from lamina.jsonvalue import boolean, text
 from lamina.kernel import pidfd
 from lamina.workers import Workers
 
@@ -157,6 +158,7 @@ class Lifecycle:
         run = self.adopt(container, launched, pump)
         for session in self._waiting.pop(container.id, []):
             session.begin(run)
+        self._tell_networks(container, "connect")
         self.tell(container, "start")
 
     def adopt(self, container: Container, launched: Launched, pump: JournalPump | None) -> Run:
@@ -242,6 +244,7 @@ class Lifecycle:
             self.tell(container, "oom")
         duration = _seconds_between(state.started_at, ended.at_ns)
         self.tell(container, "die", exitCode=str(ended.exit_code), execDuration=str(duration))
+        self._tell_networks(container, "disconnect")
         if run is not None:
             run.settled.set()
             run.logged.happened()
@@ -442,10 +445,11 @@ class Lifecycle:
 
     def tell(self, container: Container, action: str, **more: str) -> None:
         """Publish a container event with Docker's attributes."""
-        attributes = string_map(container.config, "Labels")
-        attributes.update({"image": text(container.config, "Image"), "name": container.name})
-        attributes.update(more)
-        self._events.publish("container", action, container.id, attributes)
+        self._events.publish("container", action, container.id, attributes_of(container, more))
+
+    def _tell_networks(self, container: Container, action: str) -> None:
+        for network_id, attributes in networks_of(container):
+            self._events.publish("network", action, network_id, attributes)
 
     async def whole(self, work: Coroutine[None, None, T]) -> T:
         """Carry work through to its end even when the one who asked is cancelled."""

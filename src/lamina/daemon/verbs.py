@@ -175,7 +175,7 @@ def _streams(p: Parts) -> dict[str, Any]:
         "attach": attach.Attach(store, lifecycle, p.workers),
         "logs": Logs(store, lifecycle, p.workers, p.clock),
         "resize": attach.Resize(store, lifecycle),
-        "export": Export(store, p.layers, p.workers),
+        "export": Export(store, p.layers, p.workers, p.events.publish),
         "stat_path": copy.StatPath(store, roots, p.workers),
         "copy_out": copy.CopyOut(store, roots, p.workers, lifecycle),
         "copy_in": copy.CopyIn(store, roots, p.workers, lifecycle),

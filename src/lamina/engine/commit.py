@@ -10,6 +10,7 @@ from typing import Protocol, TypeAlias
 
 from lamina import __version__
 from lamina.clock import Clock, rfc3339
+from lamina.containers.news import attributes_of
 from lamina.containers.record import Container
 from lamina.containers.state import Status
 from lamina.containers.store import ContainerStore
@@ -18,7 +19,7 @@ from lamina.engine.image_events import Publish, publish_image
 from lamina.errors import Conflict
 from lamina.images.store import ImageStore
 from lamina.images.tags import TagStore
-from lamina.jsonvalue import JsonObject, JsonValue, strings, text
+from lamina.jsonvalue import JsonObject, JsonValue, strings
 from lamina.layers.store import LayerStore
 from lamina.oci.config import HistoryEntry, ImageConfig, encode_config
 from lamina.oci.digest import EMPTY_LAYER_DIFF_ID, DiffId, ImageId
@@ -129,14 +130,9 @@ class Commit:
         self.images.set_last_updated(image, rfc3339(self.clock.now_ns()))
 
     def _tell(self, container: Container, image: ImageId, reference: Reference | None, message: str) -> None:
-        attributes = {
-            "comment": message,
-            "imageID": str(image),
-            "imageRef": reference.familiar() if reference is not None else "",
-            "image": text(container.config, "Image"),
-            "name": container.name,
-        }
-        self.publish("container", "commit", container.id, attributes)
+        name = reference.familiar() if reference is not None else ""
+        more = {"comment": message, "imageID": str(image), "imageRef": name}
+        self.publish("container", "commit", container.id, attributes_of(container, more))
 
 
 def child_config(

@@ -51,7 +51,6 @@ class Pull:
             StorageFull: no room.
         """
         wanted = reference.with_default_tag()
-        progress(Progress(status=f"Pulling from {wanted.repository_path}", id=str(wanted.digest or wanted.tag)))
         repositories = await self.registries.pull_from(wanted, auth)
         for mirror in repositories[:-1]:
             try:
@@ -63,7 +62,10 @@ class Pull:
     async def _pull(
         self, repository: Repository, reference: Reference, platform: Platform | None, progress: ProgressSink
     ) -> ImageId:
+        # Nothing is told before: a failure up to here is the answer's status, which clients decide by.
         resolved = await self._resolve(repository, reference, platform or self.host)
+        asked = str(reference.digest or reference.tag)
+        progress(Progress(status=f"Pulling from {reference.repository_path}", id=asked))
         config = await self._config(repository, resolved.manifest, reference, platform)
         layers = wanted_layers(resolved.manifest, config)
         # Of an image that is here nothing is told layer by layer, as in Docker; its layers are held all the same.

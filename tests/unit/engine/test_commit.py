@@ -162,11 +162,11 @@ def test_changes_are_listed_and_the_root_exported(stores: Stores) -> None:
     assert found == [{"Path": "/etc", "Kind": 0}, {"Path": "/etc/new", "Kind": 1}]
 
     async def export() -> bytes:
-        chunks = Export(stores.containers, stores.layers, stores.workers)("box")
+        chunks = Export(stores.containers, stores.layers, stores.workers, lambda *_: None)("box")
         return b"".join([chunk async for chunk in chunks])
 
     with tarfile.open(fileobj=io.BytesIO(asyncio.run(export()))) as tar:
         names = tar.getnames()
     assert {"etc/new", "etc/passwd", "data/old", ".dockerenv"} <= set(names)
     with pytest.raises(NoSuchContainer):
-        Export(stores.containers, stores.layers, stores.workers)("absent")
+        Export(stores.containers, stores.layers, stores.workers, lambda *_: None)("absent")
