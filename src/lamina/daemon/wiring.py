@@ -30,7 +30,7 @@ from lamina.engine.host import EngineFacts, Program, engine_id
 from lamina.engine.services import Services
 from lamina.engine.surroundings import DnsDefaults, Surroundings, alive
 from lamina.engine.unpack import Unpack
-from lamina.errors import InvalidArgument
+from lamina.errors import InvalidArgument, LaminaError
 from lamina.events import Events
 from lamina.images.lookup import ImageLookup
 from lamina.images.store import ImageStore
@@ -189,12 +189,22 @@ def _open_stores(config: DaemonConfig, pool: WorkerPool, undo: contextlib.AsyncE
     warn(tags.load())
     containers = ContainerStore(config.data_root / "containers", driver.name)
     warn(containers.load(layers.rw_names()))
-    for left in containers.unfinished.interrupted():
-        layers.remove_rw(left.container_id)
-        for volume in left.volumes:
-            volumes.remove(volume, force=True)
-        containers.unfinished.end(left.container_id)
+    warn(_undo_creations(containers, layers, volumes))
     return _Stores(driver, mounts, layers, images, tags, containers, volumes)
+
+
+def _undo_creations(containers: ContainerStore, layers: LayerStore, volumes: VolumeStore) -> list[str]:
+    """Blocking: what the daemon before was killed over goes; what cannot go now is tried at the next start."""
+    warnings: list[str] = []
+    for left in containers.unfinished.interrupted():
+        try:
+            layers.remove_unfinished_rw(left.container_id)
+            for volume in left.volumes:
+                volumes.remove(volume, force=True)
+            containers.unfinished.end(left.container_id)
+        except (LaminaError, OSError) as error:
+            warnings.append(f"the unfinished container {left.container_id[:12]} cannot be removed: {error}")
+    return warnings
 
 
 def _open_networks(config: DaemonConfig, containers: ContainerStore, undo: contextlib.AsyncExitStack) -> Networks:

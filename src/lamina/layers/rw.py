@@ -67,6 +67,8 @@ class RwLayers:
                 self._layers[layer.name] = layer
                 continue
             warnings.append(f"the writable layer {layer.name} was never finished: removed")
+            if layer.init_id is not None:
+                self._mounts.drop(layer.init_id)  # it was being filled
             self._take_down(layer)
 
     def create(
@@ -151,8 +153,15 @@ class RwLayers:
             return None
         self._take_down(layer)
         with self._lock:
-            self._layers.pop(name, None)
-        return layer
+            # None: another thread was faster, and gives the hold on the chain back.
+            return self._layers.pop(name, None)
+
+    def drop_mount(self, name: str) -> None:
+        """After a restart: unmount what a daemon that was killed left mounted. Again is fine."""
+        with self._lock:
+            layer = self._layers.get(name)
+        if layer is not None:
+            self._mounts.drop(layer.mount_id)
 
     def mount(self, name: str) -> Path:
         return self._mounts.acquire(self.get(name).mount_id)

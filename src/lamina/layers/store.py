@@ -285,6 +285,11 @@ class LayerStore:
             return ()
         return self.release(layer.parent)
 
+    def remove_unfinished_rw(self, name: str) -> tuple[ChainId, ...]:
+        """After a restart: as `remove_rw`, for a layer that the daemon before was killed over and may have mounted."""
+        self._rw.drop_mount(name)
+        return self.remove_rw(name)
+
     def mount_rw(self, name: str) -> Path:
         """Take one use of the mounted root; `unmount_rw` gives it back."""
         return self._rw.mount(name)

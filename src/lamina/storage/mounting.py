@@ -93,6 +93,13 @@ class Mounts:
                 unmounted.append(cache_id)
         return unmounted
 
+    def drop(self, cache_id: CacheId) -> None:
+        """After a restart: unmount what the daemon before was busy with when it was killed. Not mounted is fine."""
+        with self._using(cache_id) as use:  # finds an existing mount and counts it
+            if use.count:
+                use.count = 0
+                self._unmount(cache_id)
+
     @contextmanager
     def _using(self, cache_id: CacheId) -> Iterator[_Use]:
         with self._lock:

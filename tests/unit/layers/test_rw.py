@@ -2,15 +2,20 @@ import io
 import os
 import shutil
 import tarfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from lamina.errors import AlreadyExists, InvalidArgument, NoSuchLayer, NotFound
+from lamina.kernel.mounts import mount_table
 from lamina.layers.init import init_layer
 from lamina.layers.store import LayerStore
 from lamina.oci.digest import EMPTY_LAYER_DIFF_ID, ChainId, Digest
 from lamina.rootfs.diff import Change, ChangeKind
+from lamina.storage.mounting import Mounts
+from lamina.storage.select import choose_driver
 from tests.unit.changeset.tars import DIRECTORY, FILE, make
 
 from .conftest import OpenStore
@@ -194,3 +199,50 @@ def test_a_writable_layer_survives_a_restart(store: LayerStore, image: ChainId, 
     edit(store, "c1")
     again = open_store()
     assert again.rw_changes("c1") == store.rw_changes("c1")
+
+
+def in_a_process_that_dies(work: Callable[[], object]) -> None:
+    """Run `work` in a child process that ends without undoing anything."""
+    child = os.fork()
+    if child == 0:
+        try:
+            work()
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+
+
+def test_a_daemon_killed_while_it_fills_an_init_layer_leaves_nothing_that_keeps_the_next_from_starting(
+    store: LayerStore, image: ChainId, tmp_path: Path, driver_name: str, driver_home: Path
+) -> None:
+    in_a_process_that_dies(lambda: store.create_rw("c1", image, prepare=lambda tree: os._exit(0)))
+    driver = choose_driver(tmp_path / "root", driver_name, {})
+    again = LayerStore(tmp_path / "root" / "image" / driver_name / "layerdb", driver, Mounts(driver))
+    assert again.load() == ["the writable layer c1 was never finished: removed"]
+    assert again.rw_names() == []
+    assert [name for name in os.listdir(driver_home) if name.endswith("-init")] == []
+    assert not [entry for entry in mount_table() if entry.target.startswith(os.fspath(driver_home))]
+
+
+def test_an_unfinished_layer_that_a_killed_daemon_had_mounted_is_removed(
+    store: LayerStore, image: ChainId, open_store: OpenStore, driver_home: Path
+) -> None:
+    def make() -> None:
+        store.create_rw("c1", image, prepare=init_layer)
+        store.mount_rw("c1")
+
+    in_a_process_that_dies(make)
+    again = open_store()
+    again.remove_unfinished_rw("c1")
+    again.remove_unfinished_rw("c1")
+    assert again.rw_names() == []
+    assert not [entry for entry in mount_table() if entry.target.startswith(os.fspath(driver_home))]
+
+
+def test_two_who_remove_a_layer_give_one_hold_back(store: LayerStore, image: ChainId) -> None:
+    store.create_rw("c1", image, prepare=init_layer)
+    with ThreadPoolExecutor(8) as threads:
+        for going in [threads.submit(store.remove_rw, "c1") for _ in range(8)]:
+            assert going.result() == ()
+    assert store.exists(image)
+    assert store.release(image) == (image,)
