@@ -46,3 +46,44 @@ def test_an_error_comes_back_and_is_not_undone() -> None:
         workers.close()
 
     asyncio.run(run())
+
+
+def test_who_is_cancelled_twice_still_waits_for_the_thread() -> None:
+    async def run() -> None:
+        workers = Workers(threads=2)
+        begun, go_on, done = asyncio.Event(), threading.Event(), []
+        loop = asyncio.get_running_loop()
+
+        def work() -> None:
+            loop.call_soon_threadsafe(begun.set)
+            go_on.wait(10)
+            done.append("whole")
+
+        calling = asyncio.ensure_future(workers.call(work))
+        await begun.wait()
+        for _ in range(3):
+            calling.cancel()
+            await asyncio.sleep(0)
+        go_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await calling
+        assert done == ["whole"]
+        workers.close()
+
+    asyncio.run(run())
+
+
+def test_clients_that_stand_still_leave_the_threads_to_others() -> None:
+    async def run() -> None:
+        workers = Workers(threads=2)
+        go_on = threading.Event()
+        still = [asyncio.ensure_future(workers.call_at_clients_pace(lambda: go_on.wait(10))) for _ in range(20)]
+        try:
+            async with asyncio.timeout(5):
+                assert await workers.call(lambda: "served") == "served"
+        finally:
+            go_on.set()
+        assert all(await asyncio.gather(*still))
+        workers.close()
+
+    asyncio.run(run())

@@ -33,7 +33,9 @@ async def carry(workers: Workers, chunks: AsyncIterator[bytes], reader: Callable
             inflow.stop()
 
     # When the caller is cancelled, the pump ends first; that ends the reader, and its thread is waited for.
-    pumped, outcome = await asyncio.gather(_pump(chunks, inflow), workers.call(run), return_exceptions=True)
+    pumped, outcome = await asyncio.gather(
+        _pump(chunks, inflow), workers.call_at_clients_pace(run), return_exceptions=True
+    )
     if isinstance(outcome, BaseException):
         raise outcome
     if isinstance(pumped, BaseException):

@@ -25,7 +25,7 @@ async def stream(workers: Workers, writer: Callable[[Outflow], object]) -> Async
         finally:
             outflow.end()
 
-    running = asyncio.ensure_future(workers.call(run))
+    running = asyncio.ensure_future(workers.call_at_clients_pace(run))
     try:
         while (chunk := await outflow.take()) is not None:
             yield chunk
