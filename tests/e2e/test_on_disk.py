@@ -48,6 +48,7 @@ PASSING = {
     "image/<driver>/layerdb/sha256/<chain id>-<random id>-removing",
     "image/<driver>/layerdb/tmp/write-set-<n>",
     "overlay2/lamina-probe-<name>",
+    "containers/.making-<container id>",
     "containers/.new-<container id>",
     "containers/.gone-<container id>",
     "/bundles/<container id>/oom",
