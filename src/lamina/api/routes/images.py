@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 from lamina.api.errors import json_reply
 from lamina.api.routes.archive import name_of
 from lamina.api.routing import Call, Route
 from lamina.api.streams import bytes_answer, progress_answer
-from lamina.errors import InvalidArgument, NotServed
+from lamina.errors import InvalidArgument, LaminaError, NotFound, NotServed, PermissionDenied, Unauthenticated
 from lamina.http.exchange import Answer, Reply
 from lamina.jsonvalue import JsonValue
 from lamina.oci import platform as oci_platform
@@ -52,9 +55,24 @@ async def _pull(call: Call) -> Answer:
     wanted, auth = _platform(call), _auth(call)
 
     async def work(progress: ProgressSink) -> None:
-        await verb(reference, platform=wanted, auth=auth, progress=progress)
+        with _refusals_of_registries():
+            await verb(reference, platform=wanted, auth=auth, progress=progress)
 
     return await progress_answer(call, work)
+
+
+@contextlib.contextmanager
+def _refusals_of_registries() -> Iterator[None]:
+    """401 and 403 are a registry's words to us. Said to the docker client, a 401 makes it ask for a password.
+
+    Source: moby daemon/errors and distribution/errors.go, TranslatePullError: 500, and 404 for "denied".
+    """
+    try:
+        yield
+    except Unauthenticated as error:
+        raise LaminaError(error.message, hint=error.hint) from error
+    except PermissionDenied as error:
+        raise NotFound(error.message, hint=error.hint) from error
 
 
 async def _import(call: Call) -> Answer:
@@ -81,7 +99,8 @@ async def push(call: Call) -> Answer:
     reference, wanted, auth = _reference(call.names["name"], call.text("tag")), _platform(call), _auth(call)
 
     async def work(progress: ProgressSink) -> None:
-        await verb(reference, platform=wanted, auth=auth, progress=progress)
+        with _refusals_of_registries():
+            await verb(reference, platform=wanted, auth=auth, progress=progress)
 
     return await progress_answer(call, work)
 
