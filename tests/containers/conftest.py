@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 
 from lamina.programs import run as programs
-from tests.containers.harness import unpack_busybox
+from tests.e2e.images import unpack_busybox
 
 
 @pytest.fixture(scope="session")
-def busybox(shared_images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def busybox(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for program in ("conmon", "runc"):
         if programs.installed(program) is None:
             pytest.skip(f"{program} is not installed")
-    return unpack_busybox(shared_images, tmp_path_factory.mktemp("busybox"))
+    return unpack_busybox(tmp_path_factory.mktemp("busybox"))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import tarfile
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,17 +21,6 @@ from lamina.workers import Workers
 
 PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 CAPS = ["CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_KILL", "CAP_SETGID", "CAP_SETUID"]
-
-
-def unpack_busybox(shared_images: Path, target: Path) -> Path:
-    """The root of the busybox image, for all containers of a test run."""
-    with tarfile.open(shared_images / "busybox-1.34.1.tar") as archive:
-        manifest = json.load(archive.extractfile("manifest.json"))
-        for name in manifest[0]["Layers"]:
-            with tarfile.open(fileobj=archive.extractfile(name)) as layer:
-                for member in layer:
-                    layer.extract(member, target, filter="tar")
-    return target
 
 
 class OneRoot:

@@ -16,7 +16,7 @@ from pathlib import Path
 BUSYBOX = Path("/bin/busybox")
 
 PASSWD = "root:x:0:0:root:/root:/bin/sh\ndaemon:x:1:1:daemon:/usr/sbin:/bin/false\nnobody:x:65534:65534:nobody:/home:/bin/false\n"
-GROUP = "root:x:0:\ndaemon:x:1:\nstaff:x:50:daemon\nnogroup:x:65534:\n"
+GROUP = "root:x:0:\nwheel:x:10:root\ndaemon:x:1:\nstaff:x:50:daemon\nnogroup:x:65534:\n"
 
 
 def layer(entries: Iterable[tuple[str, str, int, bytes | str]]) -> bytes:
@@ -107,3 +107,11 @@ def with_volume() -> bytes:
 
 def compressed(data: bytes) -> bytes:
     return gzip.compress(data, mtime=0)
+
+
+def unpack_busybox(target: Path) -> Path:
+    """The root of the busybox image, for the tests that need no layers."""
+    with tarfile.open(fileobj=io.BytesIO(busybox_layer())) as layer_tar:
+        for member in layer_tar:
+            layer_tar.extract(member, target, filter="tar")
+    return target

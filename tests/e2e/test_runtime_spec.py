@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import tarfile
 import uuid
 from dataclasses import replace
 from pathlib import Path
@@ -17,21 +16,17 @@ from lamina.containers.spec import exec_process, runtime_spec
 from lamina.containers.user import resolve_user
 from lamina.errors import Unsupported
 from lamina.ids import ContainerId, random_id
+from tests.e2e.images import unpack_busybox
 
 pytestmark = [pytest.mark.root, pytest.mark.e2e]
 
 
 @pytest.fixture(scope="module")
-def rootfs(shared_images, tmp_path_factory) -> Path:
+def rootfs(tmp_path_factory) -> Path:
     """The one layer of a busybox image, as a directory."""
     directory = tmp_path_factory.mktemp("busybox")
     directory.chmod(0o755)
-    with tarfile.open(shared_images / "busybox-1.34.1.tar") as archive:
-        (layer,) = json.load(archive.extractfile("manifest.json"))[0]["Layers"]
-        with tarfile.open(fileobj=archive.extractfile(layer)) as tree:
-            for member in tree:
-                tree.extract(member, directory, filter="tar")
-    return directory
+    return unpack_busybox(directory)
 
 
 def alone(_: str) -> str:
