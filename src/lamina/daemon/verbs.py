@@ -123,7 +123,8 @@ def _images(p: Parts) -> dict[str, Any]:
     pull_layers = PullLayers(p.registries, p.transfers, p.layers, p.metadata, p.unpack, p.workers)
     loader = ImageLoader(p.layers, p.images, p.tags, unpack=SpoolUnpacker(p.unpack.pool), scratch=p.data_root / "tmp")
     saver = ImageSaver(p.layers, p.images, p.tags, p.lookup)
-    remove = RemoveImage(p.images, p.tags, p.lookup, _uses(p.containers), p.workers, publish)
+    uses = _uses(p.containers)
+    remove = RemoveImage(p.images, p.tags, p.lookup, uses, p.workers, publish)
     return {
         "pull": Pull(p.registries, pull_layers, p.images, p.tags, p.workers, publish, p.platform),
         "push": Push(p.registries, p.layers, p.images, p.tags, p.metadata, p.workers, publish, p.data_root / "tmp"),
@@ -132,7 +133,7 @@ def _images(p: Parts) -> dict[str, Any]:
         "import_": Import(p.layers, p.images, p.tags, p.platform, p.clock, p.workers, publish, __version__),
         "tag": Tag(p.images, p.tags, p.lookup, p.clock, p.workers, publish),
         "remove_image": remove,
-        "prune_images": PruneImages(p.images, p.tags, p.layers, remove, p.clock, publish),
+        "prune_images": PruneImages(p.images, p.tags, p.layers, uses, remove, p.clock, publish),
         "list_images": ListImages(p.images, p.tags, p.lookup, p.layers, p.clock),
         "inspect_image": InspectImage(p.images, p.tags, p.lookup, p.layers, p.driver, p.workers),
         "history": History(p.images, p.tags, p.lookup, p.layers),

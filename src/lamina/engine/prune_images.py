@@ -11,6 +11,7 @@ from typing import Protocol, TypeAlias
 
 from lamina.clock import Clock
 from lamina.engine.prune_filters import PruneChoice, flag, prune_choice
+from lamina.engine.remove_image import ImageUses
 from lamina.errors import Conflict, NotFound
 from lamina.images.describe import created_ns, labels
 from lamina.images.store import ImageStore
@@ -32,11 +33,15 @@ class RemoveImage(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PruneImages:
-    """Remove every image without a tag, or with `dangling=false` every one that no container was made from."""
+    """Remove every image without a tag, or with `dangling=false` every one that no container was made from.
+
+    An image in use keeps all its names; dockerd takes away all but the last.
+    """
 
     images: ImageStore
     tags: TagStore
     layers: LayerStore
+    uses: ImageUses
     remove: RemoveImage
     clock: Clock
     publish: Publish
@@ -66,7 +71,7 @@ class PruneImages:
             config = self.images.get(image)
         except NotFound:
             return []  # it went with a child
-        if not choice.fits(created_ns(config.created), labels(config)):
+        if any(True for _ in self.uses(image)) or not choice.fits(created_ns(config.created), labels(config)):
             return []
         references = self.tags.references(image)
         if not references:

@@ -78,11 +78,13 @@ def add_image(stores: Stores, name: str | None, size: int) -> ImageId:
 
 
 def prune_images(stores: Stores, filters=None, used: frozenset[str] = frozenset()) -> dict:
+    def uses(image: ImageId) -> list[ImageUse]:
+        return [ImageUse("c" * 64, is_running=False)] if image in used else []
+
     remove = RemoveImage(
-        stores.images, stores.tags, ImageLookup(stores.images, stores.tags),
-        lambda image: [ImageUse("c" * 64, False)] if image in used else [], stores.workers, stores.publish,
-    )  # fmt: skip
-    verb = PruneImages(stores.images, stores.tags, stores.layers, remove, stores.clock, stores.publish)
+        stores.images, stores.tags, ImageLookup(stores.images, stores.tags), uses, stores.workers, stores.publish
+    )
+    verb = PruneImages(stores.images, stores.tags, stores.layers, uses, remove, stores.clock, stores.publish)
     return asyncio.run(verb(filters or {}))
 
 
@@ -100,7 +102,13 @@ def test_only_images_without_a_tag_go_unless_asked(stores: Stores) -> None:
     assert stores.images.ids() == [stores.image]
     nothing = prune_images(stores, {"dangling": ("false",)}, used=frozenset({stores.image}))
     assert nothing == {"ImagesDeleted": None, "SpaceReclaimed": 0}
-    assert [one.familiar() for one in stores.tags.references(stores.image)] == ["kept:1"]
+
+
+def test_an_image_in_use_keeps_all_its_names(stores: Stores) -> None:
+    for name in ("kept:1", "kept:2", "other:1"):
+        stores.tags.set_tag(parse_reference(name), stores.image)
+    prune_images(stores, {"dangling": ("false",)}, used=frozenset({stores.image}))
+    assert {one.familiar() for one in stores.tags.references(stores.image)} == {"kept:1", "kept:2", "other:1"}
 
 
 def test_every_name_of_an_image_is_taken_away(stores: Stores) -> None:
