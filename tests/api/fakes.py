@@ -156,6 +156,11 @@ class FakeEngine:
             raise Conflict(f'cannot remove container "/{ref}": container is running')
         self.calls.append(("remove", ref, force, volumes))
 
+    async def update(self, ref: str, wanted: dict) -> list[str]:
+        check(ref)
+        self.calls.append(("update", ref, wanted))
+        return ["discarded"]
+
     async def rename(self, ref: str, name: str) -> None:
         check(ref)
 
@@ -370,7 +375,7 @@ class FakeEngine:
             remove_image=self.remove_image, list_images=self.list_images, inspect_image=self.inspect_image,
             history=self.history, create_volume=self.create_volume, list_volumes=self.list_volumes,
             inspect_volume=self.volume, remove_volume=self.remove_volume, list_networks=self.list_networks,
-            inspect_network=self.inspect_network, prune_containers=self.prune_containers, stats=self.stats,
+            inspect_network=self.inspect_network, prune_containers=self.prune_containers, stats=self.stats, update=self.update,
             prune_images=self.prune_images, prune_volumes=self.prune_volumes,
         )  # fmt: skip
         return Services(**(verbs | changed))

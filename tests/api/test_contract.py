@@ -67,7 +67,9 @@ CASES = [
     ("GET", "/networks/{id}", "/networks/bridge", None, 200),
     ("GET", "/containers/{id}/stats", f"/containers/{ID}/stats?stream=0", None, 200),
     ("GET", "/containers/{id}/stats", "/containers/absent/stats", None, 404),
-    ("POST", "/containers/{id}/update", f"/containers/{ID}/update", {}, 501),
+    ("POST", "/containers/{id}/update", f"/containers/{ID}/update", {"Memory": 10_000_000}, 200),
+    ("POST", "/containers/{id}/update", "/containers/absent/update", {"Memory": 10_000_000}, 404),
+    ("POST", "/networks/create", "/networks/create", {}, 501),
 ]
 
 

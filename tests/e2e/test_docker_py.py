@@ -154,6 +154,11 @@ def test_a_life_and_what_is_told_of_it(client: docker.DockerClient) -> None:
     assert figures["memory_stats"]["usage"] > 0
     assert figures["cpu_stats"]["system_cpu_usage"] > figures["precpu_stats"]["system_cpu_usage"] > 0
     assert figures["networks"]["eth0"]["tx_bytes"] >= 0
+    assert box.update(mem_limit="64m", memswap_limit="128m") == {"Warnings": []}
+    assert box.stats(stream=False, one_shot=True)["memory_stats"]["limit"] == 64 << 20
+    assert box.attrs["HostConfig"]["Memory"] == 0
+    box.reload()
+    assert box.attrs["HostConfig"]["Memory"] == 64 << 20
     box.stop(timeout=0)
     assert box.wait()["StatusCode"] in {137, 143}
     box.remove()

@@ -232,6 +232,12 @@ class MonitoredRuntime:
     def resume(self, container_id: ContainerId) -> None:
         self._runtime.resume(container_id)
 
+    def update(self, container_id: ContainerId, limits: JsonObject) -> None:
+        """Set limits of a running container: those of `linux.resources` that are given."""
+        order = self.bundle(container_id) / "limits.json"
+        order.write_bytes(go_json(limits))
+        self._runtime.update(container_id, order)
+
     def delete(self, container_id: ContainerId) -> None:
         self._runtime.delete(container_id)
         (self._exits / container_id).unlink(missing_ok=True)

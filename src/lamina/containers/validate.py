@@ -69,11 +69,20 @@ def validate(config: JsonObject, host: JsonObject, limits: Limits) -> list[str]:
             hint="known here: " + ", ".join(sorted(limits.runtimes)),
         )
     _check_logging(mapping(host, "LogConfig"), limits)
+    return validate_limits(host, limits) + _without_effect(config, host)
+
+
+def validate_limits(host: JsonObject, limits: Limits) -> list[str]:
+    """Check settings whose limits were changed; take out of `host` what this host cannot limit. Returns warnings.
+
+    Raises:
+        InvalidArgument: they make no sense, with Docker's words.
+    """
     warnings = _discard_what_cannot_be_limited(host, limits)
     _check_memory(host)
     _check_cpu(host, limits.cpus)
     _check_others(host)
-    return warnings + _without_effect(config, host)
+    return warnings
 
 
 def _check_logging(wanted: JsonObject, limits: Limits) -> None:

@@ -57,6 +57,7 @@ from lamina.engine.surroundings import Surroundings, alive
 from lamina.engine.tag import Tag
 from lamina.engine.top import Top
 from lamina.engine.unpack import Unpack
+from lamina.engine.update import SetsLimits, Update
 from lamina.engine.wait import Wait
 from lamina.events import Events
 from lamina.images.loading import ImageLoader
@@ -88,6 +89,7 @@ class Parts:
     volumes: VolumeStore
     networks: Networks
     surroundings: Surroundings
+    runtime: SetsLimits
     lifecycle: Lifecycle
     execs: Execs
     registries: Registries
@@ -157,6 +159,7 @@ def _containers(p: Parts) -> dict[str, Any]:
         "wait": Wait(store, lifecycle),
         "remove": remove,
         "prune_containers": PruneContainers(store, p.layers, remove, p.clock, p.workers, p.events.publish),
+        "update": Update(store, lifecycle, p.runtime, _limits(p), p.host.cgroups.version, p.workers),
         "rename": Rename(store, p.events, p.workers),
         "inspect": InspectContainer(store, _views(p), p.workers, p.execs.ids_of),
         "list_containers": _list_containers(p),

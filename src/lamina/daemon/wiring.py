@@ -146,6 +146,7 @@ def _from_ground(ground: _Ground) -> dict[str, Any]:
         "containers": stores.containers,
         "volumes": stores.volumes,
         "networks": ground.networks,
+        "runtime": ground.runtime,
         "surroundings": ground.surroundings,
         "facts": ground.facts,
         "host": ground.host,

@@ -156,6 +156,10 @@ class Logs(Protocol):
     def __call__(self, ref: str, wanted: LogWanted) -> AsyncIterator[LogLine]: ...
 
 
+class Update(Protocol):
+    async def __call__(self, ref: str, wanted: JsonObject) -> list[str]: ...
+
+
 class Stats(Protocol):
     def __call__(self, ref: str, *, stream: bool, one_shot: bool) -> AsyncIterator[JsonObject]: ...
 
@@ -360,6 +364,7 @@ class Services:
     resize: Resize | None = None
     top: Top | None = None
     stats: Stats | None = None
+    update: Update | None = None
     changes: Changes | None = None
     export: Export | None = None
     stat_path: StatPath | None = None

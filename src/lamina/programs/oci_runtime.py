@@ -72,6 +72,10 @@ class OciRuntime:
     def resume(self, container_id: str) -> None:
         programs.run(self.words("resume", container_id), timeout=_SLOW_S)
 
+    def update(self, container_id: str, limits: Path) -> None:
+        """Set the limits in this file."""
+        programs.run(self.words("update", "--resources", limits, container_id), timeout=_SLOW_S)
+
     def kill(self, container_id: str, number: int) -> None:
         """Signal the first process of the container."""
         programs.run(self.words("kill", container_id, str(number)), timeout=_SLOW_S)

@@ -86,6 +86,12 @@ async def rename(call: Call) -> Answer:
     return _NO_CONTENT
 
 
+async def update(call: Call) -> Answer:
+    verb = call.verb(call.services.update)
+    warnings: list[JsonValue] = list(await verb(call.names["id"], await call.json()))
+    return json_reply({"Warnings": warnings})
+
+
 async def remove(call: Call) -> Answer:
     if call.flag("link"):
         raise InvalidArgument("legacy container links are not supported: remove without link")
@@ -133,6 +139,7 @@ ROWS = (
     Route("POST", "/containers/{id}/stop", stop, "ContainerStop"),
     Route("POST", "/containers/{id}/restart", restart, "ContainerRestart"),
     Route("POST", "/containers/{id}/kill", kill, "ContainerKill"),
+    Route("POST", "/containers/{id}/update", update, "ContainerUpdate"),
     Route("POST", "/containers/{id}/rename", rename, "ContainerRename"),
     Route("POST", "/containers/{id}/pause", pause, "ContainerPause"),
     Route("POST", "/containers/{id}/unpause", unpause, "ContainerUnpause"),

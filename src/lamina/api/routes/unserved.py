@@ -18,7 +18,6 @@ def _row(method: str, path: str, operation: str, minor: int = OLDEST.minor) -> R
 _PRUNE = PRUNE_SINCE.minor
 
 ROWS = (
-    _row("POST", "/containers/{id}/update", "ContainerUpdate"),
     _row("GET", "/containers/{id}/attach/ws", "ContainerAttachWebsocket"),
     _row("POST", "/build", "ImageBuild"),
     _row("POST", "/build/prune", "BuildPrune", 31),
