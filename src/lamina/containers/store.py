@@ -207,7 +207,7 @@ class ContainerStore:
 
     def save_lazy(self, container: Container) -> None:
         """Write the record without waiting for the disk: for changes that a restart finds out by itself."""
-        self._write(container, durable.write_file_lazy)
+        self._write(container, durable.write_file_ordered)
 
     def _write(self, container: Container, write: Callable[[Path, bytes, int], None]) -> None:
         config, host_config = encode_config_v2(container), encode_host_config(container)

@@ -5,6 +5,7 @@ The temporary name is the one dockerd uses (`.tmp-<name><digits>`), so that whoe
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -22,6 +23,32 @@ def write_file(path: Path, data: bytes, mode: int = 0o600) -> None:
 def write_file_lazy(path: Path, data: bytes, mode: int = 0o600) -> None:
     """Replace `path` at once for every reader, but leave it to the kernel when it reaches the disk."""
     _replace(path, data, mode, sync=False)
+
+
+def write_file_ordered(path: Path, data: bytes, mode: int = 0o600) -> None:
+    """Replace `path` without waiting for the disk to keep it: after a power cut it is the old file or the new one.
+
+    The content is written before the new name is, so the name never stands for a file without its content.
+    """
+    _replace(path, data, mode, sync=False, ordered=True)
+
+
+def begin_writing(fd: int) -> None:
+    """Have a small new file's content on its way to the disk, so that whatever is synced next comes after it.
+
+    Blocks are allocated now; a later commit of the file system's journal waits for their content (ext4 data=ordered).
+    Costs microseconds, where an fsync of each file would cost a commit of the journal each.
+    """
+    _write_range(fd, libc.SYNC_FILE_RANGE_WRITE)
+
+
+def _write_range(fd: int, flags: int) -> None:
+    try:
+        libc.sync_file_range(fd, flags)
+    except OSError as error:
+        # A file system without write-back (tmpfs, some FUSE ones) has nothing to order.
+        if error.errno not in {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ESPIPE}:
+            raise
 
 
 def write_new_file(path: Path, data: bytes, mode: int = 0o600) -> None:
@@ -75,7 +102,7 @@ def make_dirs(path: Path, mode: int = 0o700) -> None:
     path.chmod(mode)
 
 
-def _replace(path: Path, data: bytes, mode: int, *, sync: bool) -> None:
+def _replace(path: Path, data: bytes, mode: int, *, sync: bool, ordered: bool = False) -> None:
     target = os.fspath(path)
     directory, name = os.path.split(target)
     temporary = os.path.join(directory, f".tmp-{name[:200]}{int.from_bytes(os.urandom(4), 'big')}")
@@ -86,6 +113,8 @@ def _replace(path: Path, data: bytes, mode: int, *, sync: bool) -> None:
             os.fchmod(fd, mode)
             if sync:
                 os.fsync(fd)
+            elif ordered:
+                _write_range(fd, libc.SYNC_FILE_RANGE_WRITE_AND_WAIT)
         finally:
             os.close(fd)
         os.rename(temporary, target)

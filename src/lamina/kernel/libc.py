@@ -146,6 +146,18 @@ def syncfs(fd: int) -> None:
     _check(_libc.syncfs(fd))
 
 
+SYNC_FILE_RANGE_WRITE = 2
+SYNC_FILE_RANGE_WRITE_AND_WAIT = 7
+
+
+def sync_file_range(fd: int, flags: int) -> None:
+    """Start writing a file's data out, or also wait until it is written; names and sizes are not synced.
+
+    Source: sync_file_range(2).
+    """
+    _check(_libc.sync_file_range(fd, ctypes.c_int64(0), ctypes.c_int64(0), ctypes.c_uint(flags)))
+
+
 def prctl(option: int, value: int) -> None:
     """Set one property of the calling process.
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from lamina.errors import CorruptRecord, InvalidDigest
 from lamina.ids import CacheId
-from lamina.kernel.durable import fsync_dir
+from lamina.kernel.durable import begin_writing, fsync_dir
 from lamina.oci.digest import ChainId, DiffId, parse_digest
 
 TAR_SPLIT = "tar-split.json.gz"
@@ -105,7 +105,7 @@ def read_rw(directory: Path) -> RwLayer:
 
 
 def write_rw(directory: Path, layer: RwLayer) -> None:
-    """Write a mount directory, plainly, in Docker's order."""
+    """Write a mount directory in Docker's order; it is on disk with whatever is synced next."""
     directory.mkdir(0o755, parents=True)
     _write(directory, "mount-id", layer.mount_id, sync=False)
     if layer.init_id is not None:
@@ -133,5 +133,7 @@ def _write(directory: Path, name: str, text: str, *, sync: bool) -> None:
         os.fchmod(fd, 0o644)
         if sync:
             os.fsync(fd)
+        else:
+            begin_writing(fd)
     finally:
         os.close(fd)

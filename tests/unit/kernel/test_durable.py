@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
 
+from lamina.kernel import durable
 from lamina.kernel.durable import fsync_dir, make_dirs, sync_filesystem, write_file, write_file_lazy
 
 
@@ -62,3 +64,22 @@ def test_syncing_what_is_not_there(tmp_path: Path) -> None:
         sync(tmp_path)
         with pytest.raises(FileNotFoundError):
             sync(tmp_path / "missing")
+
+
+def test_an_ordered_file_is_the_new_one_at_once_and_leaves_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "record"
+    for content in (b"old", b"new and longer", b""):
+        durable.write_file_ordered(path, content, 0o640)
+        assert path.read_bytes() == content
+        assert path.stat().st_mode & 0o7777 == 0o640
+    assert [entry.name for entry in tmp_path.iterdir()] == ["record"]
+
+
+def test_beginning_to_write_is_fine_on_any_file_system_that_holds_files(tmp_path: Path) -> None:
+    for directory in (tmp_path, Path("/dev/shm")):
+        with tempfile.TemporaryFile(dir=directory) as file:
+            file.write(b"content")
+            file.flush()
+            durable.begin_writing(file.fileno())
+            file.seek(0)
+            assert file.read() == b"content"

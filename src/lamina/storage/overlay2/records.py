@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lamina.ids import CacheId
+from lamina.kernel.durable import begin_writing
 from lamina.rootfs.remove import remove_tree
 from lamina.storage.overlay2.links import LINK_DIR, is_link, is_lower
 
@@ -82,12 +83,13 @@ PROBE_PREFIXES = ("check-overlayfs-support", "opaque-bug-check", "metacopy-check
 
 
 def write_small(directory_fd: int, name: str, text: str, mode: int) -> None:
-    """Write a new small file; sealing puts it on disk together with the layer's data."""
+    """Write a new small file; it is on disk with whatever is synced next: the layer's data, or a container's record."""
     fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, mode, dir_fd=directory_fd)
     try:
         if text:
             os.write(fd, text.encode("ascii"))
         os.fchmod(fd, mode)
+        begin_writing(fd)
     finally:
         os.close(fd)
 
