@@ -20,7 +20,7 @@ from lamina.http.keeper import ConnectionKeeper, Limits
 
 _log = logging.getLogger("lamina.http")
 
-BACKLOG = 1024
+BACKLOG = 4096
 
 
 class HttpServer:
