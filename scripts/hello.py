@@ -173,7 +173,7 @@ def main() -> None:
     console.print("Try next:")
     for command, why in (
         (".venv/bin/lamina daemon", "the engine, with images under /var/lib/lamina"),
-        ("export DOCKER_HOST=unix:///run/lamina.sock", "then docker, Compose and docker-py talk to it"),
+        ("export DOCKER_HOST=unix:///run/lamina.sock", "then docker and docker-py talk to it"),
         (".venv/bin/lamina run -it alpine", "a system of its own to play in"),
         ("docs/hands-on/hello-world.md", "the same session by hand, line by line"),
     ):

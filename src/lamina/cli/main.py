@@ -12,6 +12,7 @@ import click
 from click.exceptions import NoArgsIsHelpError
 
 from lamina import __version__
+from lamina.cli import exit_codes
 from lamina.cli.client import DEFAULT_HOST, Client
 from lamina.cli.grammar import plain_switches
 from lamina.errors import LaminaError
@@ -173,7 +174,7 @@ def main() -> None:
         status = build().main(standalone_mode=False, prog_name="lamina")
     except LaminaError as error:
         complain(error)
-        status = 1
+        status = exit_codes.of(error)
     except click.UsageError as error:
         status = misused(error)
     except click.exceptions.Exit as error:
