@@ -192,3 +192,20 @@ def test_execs_end_with_their_container_and_refuse_a_second_start(tmp_path: Path
                 await ExecInspect(it.execs)("x")
 
     asyncio.run(scenario())
+
+
+def test_an_exec_that_has_ended_is_forgotten_after_a_while(tmp_path: Path, busybox: Path) -> None:
+    async def scenario() -> None:
+        async with bench(tmp_path, busybox) as it:
+            it.execs = Execs(it.engine.runtime, it.engine.workers, kept_s=0.3)
+            ended, unstarted = await it.make("true"), await it.make("true")
+            session = await it.start(ended)
+            assert session is not None
+            await drain(session)
+            assert await it.code(ended) == 0
+            await asyncio.sleep(0.4)
+            with pytest.raises(NoSuchExec):
+                it.execs.get(ended)
+            assert it.execs.ids_of(it.container.id) == [unstarted]
+
+    asyncio.run(scenario())

@@ -2,15 +2,18 @@
 
 import asyncio
 import os
+import resource
 import signal
 import time
 from pathlib import Path
 
 import pytest
 
+from lamina.clock import SystemClock
 from lamina.containers.attach import Wanted
+from lamina.containers.lifecycle import Lifecycle
 from lamina.containers.state import Status
-from lamina.errors import CommandNotExecutable, CommandNotFound, Conflict, NoSuchContainer, NotModified
+from lamina.errors import CommandNotExecutable, CommandNotFound, Conflict, NoSuchContainer, NotModified, Unavailable
 from lamina.kernel import pidfd
 from tests.containers.harness import collect, host
 
@@ -239,7 +242,9 @@ def test_a_container_without_log_still_shows_its_output(tmp_path: Path, busybox:
         async with host(tmp_path, busybox) as engine:
             container = engine.add("sh", "-c", "echo out; echo err >&2", host_config={"LogConfig": {"Type": "none"}})
             assert await engine.output(container) == (b"out\n", b"err\n", 0)
-            assert sorted(path.name for path in engine.store.directory(container.id).iterdir()) == [
+            async with engine.workers.holding(container.id):  # behind its exit, the record is still being written
+                names = sorted(path.name for path in engine.store.directory(container.id).iterdir())
+            assert names == [
                 "checkpoints",
                 "config.v2.json",
                 "hostconfig.json",
@@ -317,3 +322,95 @@ def test_a_run_is_quick(tmp_path: Path, busybox: Path) -> None:
             return min(times)
 
     assert asyncio.run(scenario()) < 0.5
+
+
+def test_the_end_of_a_run_is_told_though_its_output_cannot_be_carried(tmp_path: Path, busybox: Path) -> None:
+    async def scenario() -> None:
+        async with host(tmp_path, busybox) as engine:
+            container = engine.add(
+                "sh",
+                "-c",
+                "read x; yes $(head -c 1000 /dev/zero | tr '\\0' a) | head -c 20000000; exit 3",
+                OpenStdin=True,
+            )
+            session = engine.lifecycle.attach(container, Wanted(stdin=True, stdout=False, stderr=False))
+            await engine.lifecycle.start(container)
+            directory = engine.store.directory(container.id)
+            directory.rename(tmp_path / "away")  # from now on no mark can be written when the long journal is freed
+            await session.write_stdin(b"go\n")
+            async with asyncio.timeout(20):
+                assert (await engine.lifecycle.wait(container, "not-running")).status_code == 3
+            await session.aclose()
+
+    asyncio.run(scenario())
+
+
+def test_a_record_with_a_strange_time_hides_no_exit(tmp_path: Path, busybox: Path) -> None:
+    async def scenario() -> None:
+        async with host(tmp_path, busybox) as engine:
+            container = engine.add("sh", "-c", "sleep 0.2; exit 3")
+            await engine.lifecycle.start(container)
+            container.state.started_at = "yesterday"
+            async with asyncio.timeout(10):
+                assert (await engine.lifecycle.wait(container, "not-running")).status_code == 3
+
+    asyncio.run(scenario())
+
+
+def test_a_stop_without_end_does_not_keep_the_daemon(tmp_path: Path, busybox: Path) -> None:
+    async def scenario() -> None:
+        async with asyncio.timeout(10), host(tmp_path, busybox) as engine:
+            container = engine.add("sh", "-c", "trap '' TERM; echo ready; while :; do sleep 1; done")
+            session = engine.lifecycle.attach(container, Wanted())
+            await engine.lifecycle.start(container)
+            async for _ in session.output():
+                break
+            await session.aclose()
+            stopping = asyncio.ensure_future(engine.lifecycle.stop(container, signal.SIGTERM, None))
+            while "kill" not in engine.told.actions(container):  # noqa: ASYNC110 - there is nothing to wait on
+                await asyncio.sleep(0)
+        with pytest.raises(Unavailable):
+            await stopping
+
+    asyncio.run(scenario())
+
+
+def test_a_client_that_takes_nothing_does_not_hide_the_end_of_an_unlogged_run(tmp_path: Path, busybox: Path) -> None:
+    async def scenario() -> None:
+        async with host(tmp_path, busybox) as engine:
+            container = engine.add("yes", host_config={"LogConfig": {"Type": "none"}})
+            session = engine.lifecycle.attach(container, Wanted())
+            waiting = engine.lifecycle.wait(container, "next-exit")
+            await engine.lifecycle.start(container)
+            run = engine.lifecycle.running(container)
+            async for _ in session.output():
+                break  # and never again
+            async with asyncio.timeout(20):
+                while not run._listeners[0].full():  # noqa: ASYNC110 - there is nothing to wait on
+                    await asyncio.sleep(0.01)
+                await engine.lifecycle.kill(container, signal.SIGKILL, stop_signal=signal.SIGTERM)
+                assert (await waiting).status_code == 137
+            assert run.settled.is_set()
+            await session.aclose()
+
+    asyncio.run(scenario())
+
+
+def test_running_out_of_descriptors_does_not_end_the_engine(tmp_path: Path, busybox: Path) -> None:
+    async def scenario() -> None:
+        async with host(tmp_path, busybox) as engine, asyncio.TaskGroup() as tasks:
+            lifecycle = Lifecycle(
+                store=engine.store, runtime=engine.runtime, resources=engine.resources, events=engine.told,
+                workers=engine.workers, clock=SystemClock(), tasks=tasks, strangers_s=0.01,
+            )  # fmt: skip
+            await engine.workers.call(os.getpid)  # its threads are there
+            soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+            try:
+                await asyncio.sleep(0.2)
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            await lifecycle.aclose()
+            assert await engine.output(engine.add("echo", "served")) == (b"served\n", b"", 0)
+
+    asyncio.run(scenario())

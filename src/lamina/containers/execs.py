@@ -28,6 +28,9 @@ _READ_BYTES = 64 << 10
 _LATE_WRITERS_S = 2.0
 """How long output is waited for that children of an ended exec may still write. Source: moby daemon/monitor.go."""
 
+_KEPT_S = 300.0
+"""Source: moby daemon/exec.go, execCommandGC."""
+
 
 @dataclass(frozen=True, slots=True)
 class ExecOrder:
@@ -63,7 +66,9 @@ class Exec:
 class Execs:
     """Every exec of this daemon."""
 
-    def __init__(self, runtime: Runtime, workers: Workers) -> None:
+    def __init__(self, runtime: Runtime, workers: Workers, *, kept_s: float = _KEPT_S) -> None:
+        """`kept_s`: how long an exec that has ended can still be asked about."""
+        self._kept_s = kept_s
         self._runtime = runtime
         self._workers = workers
         self._all: dict[str, Exec] = {}
@@ -110,6 +115,7 @@ class Execs:
             pipes.close_all()
             one.exit_code = 127 if isinstance(error, CommandNotFound) else 126
             one.ended.set()
+            self._forget_later(one)
             raise
         except BaseException:
             pipes.close_all()
@@ -121,6 +127,7 @@ class Execs:
 
         def process_ended() -> None:
             session.process_ended()
+            self._forget_later(one)
             ended(one)
 
         _watch(one, launched, process_ended)
@@ -128,6 +135,10 @@ class Execs:
             await session.aclose()
             return None
         return session
+
+    def _forget_later(self, one: Exec) -> None:
+        """A container may live for years, with an exec each second."""
+        asyncio.get_running_loop().call_later(self._kept_s, self._all.pop, one.id, None)
 
     def _launch(self, one: Exec, process: Callable[[], JsonObject], pipes: _Pipes) -> ExecLaunched:
         return self._runtime.exec(

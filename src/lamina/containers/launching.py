@@ -139,8 +139,8 @@ def advance(pump: JournalPump) -> bool:
 
 
 def finish(pump: JournalPump) -> None:
-    """As `advance`, for the end of a run."""
+    """As `advance`, for the end of a run, which has to be recorded whatever is wrong with its log."""
     try:
         pump.finish()
-    except OSError as error:
-        _LOG.warning("a container's log cannot be written, it stays in its journal: %s", error)
+    except Exception as error:  # noqa: BLE001 - the last step of a run's task
+        _LOG.warning("a container's log cannot be written, it stays in its journal: %r", error)

@@ -35,6 +35,7 @@ from lamina.errors import (
     NotModified,
     ProcessFailed,
     ProgramFailed,
+    Unavailable,
 )
 from lamina.ids import ContainerId
 from lamina.jsonvalue import boolean, text
@@ -81,8 +82,10 @@ class Lifecycle:
         workers: Workers,
         clock: Clock,
         tasks: asyncio.TaskGroup,
+        strangers_s: float = _STRANGERS_S,
     ) -> None:
-        """Must be made in the event loop; `tasks` lives as long as the daemon."""
+        """Must be made in the event loop; `tasks` lives as long as the daemon. Orphans are looked for now and then."""
+        self._strangers_s = strangers_s
         self._store = store
         self._runtime = runtime
         self._resources = resources
@@ -99,6 +102,7 @@ class Lifecycle:
         self._exits: dict[ContainerId, list[asyncio.Future[WaitResult]]] = {}
         self._removals: dict[ContainerId, list[asyncio.Future[WaitResult]]] = {}
         self._forgetful: list[Callable[[ContainerId], None]] = []
+        self._closing = False
 
     def when_removed(self, forget: Callable[[ContainerId], None]) -> None:
         """Have others forget a container that is gone, however it went."""
@@ -173,6 +177,8 @@ class Lifecycle:
             attached=launched.attached,
             stdin_once=boolean(container.config, "StdinOnce"),
         )
+        if self._closing:
+            return run  # the next daemon follows it
         self._live[container.id] = _Live(run, pump)
         run.watch_end()
         follower = self._tasks.create_task(self._follow(container, run, pump))
@@ -193,15 +199,23 @@ class Lifecycle:
 
     async def _follow(self, container: Container, run: Run, pump: JournalPump | None) -> None:
         """One task per running container: pump its journal, deal with its exit."""
+        # The owner of this task is the daemon: one container's trouble must not end the others.
+        try:
+            await self._carry_output(container, run, pump)
+            await self._settle(container, run, pump)
+        except Exception:  # noqa: BLE001
+            _LOG.exception("container %s can no longer be followed", container.id[:12])
+
+    async def _carry_output(self, container: Container, run: Run, pump: JournalPump | None) -> None:
+        """Until the end of the run. Trouble with its output must not hide the end from who waits for it."""
         try:
             if pump is None:
                 await run.pass_on()
             else:
                 await self._drain(run, pump)
-            await self._settle(container, run, pump)
         except Exception:  # noqa: BLE001
-            # The owner of this task is the daemon: one container's trouble must not end the others.
-            _LOG.exception("container %s can no longer be followed", container.id[:12])
+            _LOG.exception("the output of container %s can no longer be carried", container.id[:12])
+            await run.wait_ended()
 
     async def _drain(self, run: Run, pump: JournalPump) -> None:
         watch = self._watch.watch(pump.journal, run.growth)
@@ -303,6 +317,8 @@ class Lifecycle:
         except TimeoutError:
             await self._signal(container, run, SIGKILL)
             await self._await_settled(container, run, KILL_PATIENCE_S)
+        if self._closing:
+            raise Unavailable(f"container {container.id} was told to stop, and so was the daemon")
         self.tell(container, "stop")
 
     @staticmethod
@@ -317,11 +333,11 @@ class Lifecycle:
 
     async def pause(self, container: Container) -> None:
         """Freeze every process. Raises Conflict when it does not run or is frozen."""
-        await self._change_freezing(container, Event.PAUSE, self._runtime.pause)
+        await self.whole(self._change_freezing(container, Event.PAUSE, self._runtime.pause))
 
     async def unpause(self, container: Container) -> None:
         """Let the processes run again. Raises Conflict when it is not frozen."""
-        await self._change_freezing(container, Event.UNPAUSE, self._runtime.resume)
+        await self.whole(self._change_freezing(container, Event.UNPAUSE, self._runtime.resume))
 
     async def _change_freezing(self, container: Container, event: Event, change: Callable[[ContainerId], None]) -> None:
         async with self._workers.holding(container.id):
@@ -439,7 +455,12 @@ class Lifecycle:
             await delete
             await self._workers.call(self._launcher.erase, container, volumes=volumes)
             return
-        await asyncio.gather(delete, self._workers.call(self._launcher.erase, container, volumes=volumes))
+        erase = self._workers.call(self._launcher.erase, container, volumes=volumes)
+        deleted, erased = await asyncio.gather(delete, erase, return_exceptions=True)
+        if isinstance(erased, BaseException):
+            raise erased
+        if isinstance(deleted, BaseException):
+            _LOG.warning("container %s leaves runtime state to the next start: %s", container.id[:12], deleted)
 
     # -- everything else ---------------------------------------------------------------------------------------
 
@@ -476,19 +497,25 @@ class Lifecycle:
         """
         before: frozenset[int] = frozenset()
         while True:
-            await asyncio.sleep(_STRANGERS_S)
-            now = await self._workers.call(pidfd.zombie_children)
+            await asyncio.sleep(self._strangers_s)
+            try:
+                now = await self._workers.call(pidfd.zombie_children)
+            except OSError as error:  # out of descriptors: there is a next look
+                _LOG.warning("orphaned processes cannot be looked for: %s", error)
+                continue
             for pid in now & before:
                 pidfd.collect_child(pid)
             before = now
 
     async def aclose(self) -> None:
-        """Stop following; the containers go on. Again is fine."""
+        """Stop following; the containers go on, and nobody waits for an end any more. Again is fine."""
+        self._closing = True
         followers = tuple(self._followers)
         for follower in followers:
             follower.cancel()
         await asyncio.gather(*followers, return_exceptions=True)
         for live in self._live.values():
+            live.run.settled.set()
             live.run.close()
             if live.pump is not None:
                 live.pump.close()
@@ -505,5 +532,8 @@ def _failure_code(error: LaminaError) -> int:
 
 def _seconds_between(started_at: str, ended_ns: int) -> int:
     """Whole seconds of a run, as the `execDuration` of `die`."""
-    started = calendar.timegm(time.strptime(started_at[:19], "%Y-%m-%dT%H:%M:%S"))
+    try:
+        started = calendar.timegm(time.strptime(started_at[:19], "%Y-%m-%dT%H:%M:%S"))
+    except ValueError:  # a record that somebody edited
+        return 0
     return max(0, ended_ns // 1_000_000_000 - started)

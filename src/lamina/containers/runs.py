@@ -16,6 +16,7 @@ from lamina.programs.conmon import STDIN_PACKET_BYTES, Monitor
 
 _PACKETS = 256
 _PACKET_BYTES = 64 << 10
+_PATIENCE_S = 2.0
 _CONMON_STDOUT = 2
 """First byte of a packet on the attach socket; 3 is stderr. Source: conmon src/ctr_stdio.h."""
 
@@ -207,10 +208,23 @@ class Run:
             if not packet:
                 break
             for queue in tuple(self._listeners):
-                await queue.put((1 if packet[0] == _CONMON_STDOUT else 2, packet[1:]))
+                await self._hand(queue, (1 if packet[0] == _CONMON_STDOUT else 2, packet[1:]))
         await self.wait_ended()
         for queue in tuple(self._listeners):
-            await queue.put(None)
+            await self._hand(queue, None)
+
+    async def _hand(self, queue: asyncio.Queue[tuple[int, bytes] | None], output: tuple[int, bytes] | None) -> None:
+        """A listener that takes nothing holds the command up, as a full pipe does, but not the news of its end."""
+        while queue in self._listeners:
+            try:
+                async with asyncio.timeout(_PATIENCE_S):
+                    await queue.put(output)
+            except TimeoutError:
+                if self.ended or pidfd.has_ended(self.monitor.init_pidfd):
+                    self.unlisten(queue)
+                    queue.put_nowait(None)
+            else:
+                return
 
     async def close_stdin(self) -> None:
         """End of the container's standard input; output still comes. Again is fine."""

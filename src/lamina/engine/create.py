@@ -38,6 +38,7 @@ from lamina.volumes.store import ANONYMOUS_LABEL, Volume, VolumeStore
 from lamina.workers import Workers
 
 LOCAL_DRIVER = "local"
+_MOST_KNOWN = 4096
 _UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 
@@ -291,6 +292,8 @@ class Create:
         undo.callback(self.layers.remove_rw, making.id)
         place = (making.image.top if making.image else None, directory)
         if content.lacks_working_directory is not None:
+            if len(self.known_directories) >= _MOST_KNOWN:
+                self.known_directories.clear()
             self.known_directories[place] = not content.lacks_working_directory
         # Not known, and not looked for: making a directory that is there does no harm.
         if directory and not self.known_directories.get(place):
