@@ -145,12 +145,21 @@ class Engine:
         try:
             if self.process is not None and self.process.poll() is None:
                 self.remove_containers()
+        finally:
+            left = self._stop_and_clean()
+        if self.kind == "lamina":
+            assert left == [], f"left mounted: {left}"
+
+    def _stop_and_clean(self) -> list[str]:
+        try:
             self.stop()
         finally:
-            left = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()
-                    if line.split()[1].startswith(os.fspath(self.home) + "/")]  # fmt: skip
+            left = [
+                line.split()[1]
+                for line in Path("/proc/self/mounts").read_text().splitlines()
+                if line.split()[1].startswith(os.fspath(self.home) + "/")
+            ]
             for target in reversed(left):
                 subprocess.run(["umount", "-l", target], check=False)
             shutil.rmtree(self.home, ignore_errors=True)
-        if self.kind == "lamina":
-            assert left == [], f"left mounted: {left}"
+        return left
