@@ -272,6 +272,10 @@ def main() -> None:
             engine.start()
             engine.docker("load", stdin=images.busybox())
         podman = Podman(home)
+        # podman keeps its storage mounted on itself.
+        undo.callback(
+            subprocess.run, ["umount", "-l", home / "podman" / "overlay"], stderr=subprocess.DEVNULL, check=False
+        )
         (home / "busybox.tar").write_bytes(images.busybox())
         podman.docker("load", "-i", str(home / "busybox.tar"), check=False)
         bench = Bench(given.only, given.rounds)
