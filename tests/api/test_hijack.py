@@ -8,7 +8,9 @@ import socket
 
 import pytest
 
+from lamina.api.hijack import take_over_for
 from lamina.wire.engine.rawstream import MULTIPLEXED, RAW, Deframer
+from lamina.wire.engine.versions import Version
 from tests.api.fakes import EchoSession, FakeEngine, Flood
 from tests.api.serving import ask, connect, request, serving
 
@@ -332,5 +334,28 @@ def test_a_process_that_reads_no_more_does_not_end_the_output():
             await wire.head()
             await wire.send(b"hey")
             assert await frames(wire) == [(1, b"not listening")]
+
+    run(scenario())
+
+
+class Gone:
+    """A call whose client has reset its connection."""
+
+    version = Version(1, 51)
+
+    def __init__(self) -> None:
+        self.request = self
+        self.headers: dict[str, str] = {}
+
+    def hijack(self, head: bytes) -> None:
+        raise ConnectionResetError("the client went away")
+
+
+def test_a_client_that_is_gone_before_the_takeover_leaves_no_session():
+    async def scenario():
+        session = EchoSession()
+        with pytest.raises(ConnectionResetError):
+            await take_over_for(session, Gone(), tty=False)
+        assert session.closed.is_set()
 
     run(scenario())

@@ -26,6 +26,15 @@ def take_over(call: Call, *, tty: bool) -> RawConnection:
     )
 
 
+async def take_over_for(session: Session, call: Call, *, tty: bool) -> RawConnection:
+    """As `take_over`; when the client is gone already, the session is let go of."""
+    try:
+        return take_over(call, tty=tty)
+    except BaseException:
+        await session.aclose()
+        raise
+
+
 class Ending(Enum):
     """Why a client's view of a process ended."""
 

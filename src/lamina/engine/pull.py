@@ -70,7 +70,11 @@ class Pull:
         layers = wanted_layers(resolved.manifest, config)
         # Of an image that is here nothing is told layer by layer, as in Docker; its layers are held all the same.
         news_of_layers = discard if self.images.exists(config.image_id) else progress
-        async with self.pull_layers.present(layers, repository, reference.name, news_of_layers):
+        async with (
+            self.pull_layers.present(layers, repository, reference.name, news_of_layers),
+            # Not while it is removed, nor while another pull of it fails: a name must not outlive its image.
+            self.workers.holding(("image", config.image_id)),
+        ):
             is_new = await self.workers.call(self._record, reference, resolved, config)
         progress(Progress(status=f"Digest: {resolved.digest}"))
         outcome = "Downloaded newer image" if is_new else "Image is up to date"
@@ -107,9 +111,10 @@ class Pull:
         """Write down image and names, names last; whether the reference means another image than before."""
         before = self._meaning(reference)
         with ExitStack() as undo:
-            if not self.images.exists(config.image_id):
-                undo.callback(self.images.delete, config.image_id)
+            was_there = self.images.exists(config.image_id)
             image = self.images.put(config.raw)
+            if not was_there:
+                undo.callback(self.images.delete, image)
             self._name_digest(reference, resolved, image)
             if reference.digest is None:
                 self.tags.set_tag(reference, image)

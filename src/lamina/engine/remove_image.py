@@ -133,6 +133,8 @@ class _Removal:
         for reference in self.tags.references(image):
             self._untag_one(reference, image)
         gone = self.images.delete(image)
+        for reference in self.tags.references(image):  # a load named it while it went
+            self._untag_one(reference, image)
         self.happened.append(("delete", image))
         self.records.append({"Deleted": str(image)})
         self.records += [{"Deleted": str(chain_id)} for chain_id in gone]

@@ -29,10 +29,12 @@ class Tag:
         """Raises NoSuchImage, InvalidReference."""
         found = self.lookup.find(name)
         wanted = reference.with_default_tag()
-        await self.workers.call(self.tag_image, found, wanted)
+        async with self.workers.holding(("image", found)):  # or it is removed between the look and the name
+            await self.workers.call(self.tag_image, found, wanted)
         publish_image(self.publish, "tag", found, self.images, name=wanted.familiar())
 
     def tag_image(self, image: ImageId, reference: Reference) -> None:
-        """The blocking part."""
+        """The blocking part. Raises NoSuchImage: it was removed meanwhile."""
+        self.images.get(image)
         self.tags.set_tag(reference, image)
         self.images.set_last_updated(image, rfc3339(self.clock.now_ns()))

@@ -489,3 +489,16 @@ def test_the_settings_bound_how_much_is_fetched_at_once(tmp_path: Path) -> None:
             assert most == 2
 
     asyncio.run(run())
+
+
+def test_an_image_that_cannot_be_recorded_is_told_as_what_it_is(tmp_path: Path, driver: str) -> None:
+    async def case(engine: Puller, registry: Hostile) -> None:
+        served = image_of(tar_of({"a": b"1"}))
+        [config] = [key for key, body in served.items() if b'"rootfs"' in body]
+        place = engine.root / "image" / engine.driver_name / "imagedb" / "content" / "sha256"
+        (place / config.removeprefix("sha256:")).mkdir()  # in the way of the record
+        with pytest.raises(OSError, match="directory"):
+            await pull(engine, serve(registry, served))
+        assert engine.leftovers() == []
+
+    play_hostile(tmp_path, case, driver)

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from lamina.clock import SystemClock
 from lamina.engine.remove_image import ImageUse, RemoveImage
+from lamina.engine.tag import Tag
 from lamina.errors import Conflict, NoSuchImage
 from lamina.oci.reference import parse_reference
 from lamina.workers import Workers
@@ -135,3 +137,26 @@ def test_unnamed_unused_parents_go_too_unless_told_not_to(scene: Scene) -> None:
         ]
         assert gone == ([child, parent] if prune else [child])
         assert scene.plain.images.exists(grand)
+
+
+def test_a_name_that_comes_while_the_image_goes_does_not_outlive_it(scene: Scene) -> None:
+    image = scene.image("a", "x:1")
+    release = scene.plain.layers.release
+
+    def release_and_name(chain):
+        scene.name(image, "late:1")  # as a load in another thread may
+        return release(chain)
+
+    scene.plain.layers.release = release_and_name
+    assert ("Untagged", "late:1") in scene.remove("x:1")
+    assert scene.plain.tags.all() == {}
+
+
+def test_an_image_that_went_gets_no_name(scene: Scene) -> None:
+    image = scene.image("a", "x:1")
+    plain = scene.plain
+    tag = Tag(plain.images, plain.tags, plain.lookup, SystemClock(), Workers(), lambda *event: None)
+    scene.remove("x:1")
+    with pytest.raises(NoSuchImage):
+        tag.tag_image(image, parse_reference("late:1"))
+    assert plain.tags.all() == {}

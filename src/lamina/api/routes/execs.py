@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lamina.api.errors import json_reply
-from lamina.api.hijack import pump, take_over
+from lamina.api.hijack import pump, take_over_for
 from lamina.api.routing import Call, Route
 from lamina.errors import InvalidArgument
 from lamina.http.exchange import Answer, Reply
@@ -32,7 +32,7 @@ async def start(call: Call) -> Answer:
     keys = parse_keys(text(about, "DetachKeys") or DEFAULT_KEYS)
     call.request.end_with_client()
     # Not whether the exec has a terminal: a client reads what comes as it said itself.
-    connection = take_over(call, tty=tty)
+    connection = await take_over_for(session, call, tty=tty)
     await pump(session, connection, keys=keys, stdin=boolean(about, "OpenStdin"), framed=not tty)
     return connection
 

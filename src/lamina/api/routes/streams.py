@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import quote_plus
 
-from lamina.api.hijack import pump, take_over
+from lamina.api.hijack import pump, take_over_for
 from lamina.api.routing import Call, Route
 from lamina.api.streams import closing, line
 from lamina.engine.services import LogLine, LogWanted
@@ -31,7 +31,7 @@ async def attach(call: Call) -> Answer:
         logs=call.flag("logs"),
     )
     call.request.end_with_client()
-    connection = take_over(call, tty=session.tty)
+    connection = await take_over_for(session, call, tty=session.tty)
     await pump(session, connection, keys=keys, stdin=stdin, framed=not session.tty)
     return connection
 
