@@ -70,13 +70,12 @@ class EngineConnection(RequestHandler):
             task.cancel()
 
     def eof_received(self) -> bool | None:  # type: ignore[override]  # asyncio allows a truthy answer: stay open
-        is_tls = self.transport is not None and self.transport.get_extra_info("ssl_object") is not None
         if self._raw is not None:
             self._raw.feed_end()
-            return not is_tls
+            return True
         if self._held is not None:
             self._client_ended = True
-            return not is_tls
+            return True
         return None
 
     def data_received(self, data: bytes) -> None:

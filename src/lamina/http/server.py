@@ -17,6 +17,7 @@ from lamina.http.exchange import Answer, Application, Request, Stream, Via, set_
 from lamina.http.framing import MAX_HEAD_BYTES
 from lamina.http.hijack import RawConnection, Sent
 from lamina.http.keeper import ConnectionKeeper, Limits
+from lamina.http.tls import TlsConnection
 
 _log = logging.getLogger("lamina.http")
 
@@ -36,7 +37,8 @@ class HttpServer:
     async def listen(self, sock: socket.socket, tls: ssl.SSLContext | None = None) -> None:
         """Begin to serve a bound stream socket (unix or TCP), which is the server's from now on."""
         loop = asyncio.get_running_loop()
-        listener = await loop.create_server(self._connect, sock=sock, ssl=tls, backlog=BACKLOG)
+        connect = self._connect if tls is None else lambda: TlsConnection(tls, self._connect)
+        listener = await loop.create_server(connect, sock=sock, backlog=BACKLOG)
         self._listeners.append(listener)
 
     async def close(self, grace_s: float = 10.0) -> None:
