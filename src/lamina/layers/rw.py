@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from pathlib import Path
 
 from lamina.changeset.whiteout import OVERLAY_OPAQUE, OVERLAY_OPAQUE_USER
@@ -46,6 +46,9 @@ class RwLayers:
         self._mounts = mounts
         self._upper = keeps_overlay_upper(driver)
         self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._readers: dict[str, int] = {}
+        self._going: set[str] = set()
         self._layers: dict[str, RwLayer] = {}
         self._patterns: dict[Hashable, Pattern] = {}
 
@@ -147,14 +150,37 @@ class RwLayers:
 
     def remove(self, name: str) -> RwLayer | None:
         """Remove the layer with all that was written into it; None when there is none."""
-        with self._lock:
+        with self._changed:
             layer = self._layers.get(name)
-        if layer is None:
-            return None
-        self._take_down(layer)
-        with self._lock:
-            # None: another thread was faster, and gives the hold on the chain back.
-            return self._layers.pop(name, None)
+            if layer is None:
+                return None
+            self._going.add(name)
+            self._changed.wait_for(lambda: name not in self._readers)
+        try:
+            self._take_down(layer)
+            with self._lock:
+                # None: another thread was faster, and gives the hold on the chain back.
+                return self._layers.pop(name, None)
+        finally:
+            with self._lock:
+                self._going.discard(name)
+
+    @contextlib.contextmanager
+    def kept(self, name: str) -> Iterator[RwLayer]:
+        """Inside, the layer stays whole: who removes it waits. Raises NotFound, also when it is going already."""
+        with self._changed:
+            layer = self._layers.get(name)
+            if layer is None or name in self._going:
+                raise NotFound(f"no writable layer {name}")
+            self._readers[name] = self._readers.get(name, 0) + 1
+        try:
+            yield layer
+        finally:
+            with self._changed:
+                self._readers[name] -= 1
+                if not self._readers[name]:
+                    del self._readers[name]
+                self._changed.notify_all()
 
     def drop_mount(self, name: str) -> None:
         """After a restart: unmount what a daemon that was killed left mounted. Again is fine."""

@@ -315,7 +315,10 @@ class LayerStore:
 
     def register_rw(self, name: str) -> Layer:
         """Register the changes of a writable layer as a new layer on its parent (`docker commit`); takes one hold."""
-        layer = self._rw.get(name)
+        with self._rw.kept(name) as layer:
+            return self._register_rw(name, layer)
+
+    def _register_rw(self, name: str, layer: RwLayer) -> Layer:
         read_fd, write_fd = os.pipe()
         failures: list[BaseException] = []
 

@@ -117,10 +117,15 @@ class VolumeStore:
             if name in self._names:
                 return self.get(name)
             self._check_not_going(name)
-            self._make_directory(name, wanted)
+            try:
+                self._make_directory(name, wanted)
+                self._rows[name] = _row(name, labels, options or {})
+                self._write_rows()
+            except BaseException:
+                self._rows.pop(name, None)
+                self._unmake_directory(name)
+                raise
             self._names.add(name)
-            self._rows[name] = _row(name, labels, options or {})
-            self._write_rows()
             return self.get(name)
 
     def get(self, name: str) -> Volume:
@@ -258,6 +263,14 @@ class VolumeStore:
             write_file(directory / "opts.json", go_json(wanted.to_json()), mode=0o600)
         fsync_dir(directory)
         fsync_dir(self._directory)
+
+    def _unmake_directory(self, name: str) -> None:
+        """What `_make_directory` made; anything else that is there stays."""
+        directory = self._directory / name
+        with contextlib.suppress(OSError):
+            (directory / "opts.json").unlink(missing_ok=True)
+            (directory / "_data").rmdir()
+            directory.rmdir()
 
     def _created_at(self, name: str) -> str:
         try:

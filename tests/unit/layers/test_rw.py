@@ -246,3 +246,23 @@ def test_two_who_remove_a_layer_give_one_hold_back(store: LayerStore, image: Cha
             assert going.result() == ()
     assert store.exists(image)
     assert store.release(image) == (image,)
+
+
+def test_a_layer_that_is_committed_is_removed_afterwards(store: LayerStore, image: ChainId) -> None:
+    store.create_rw("c1", image, prepare=init_layer)
+    root = store.mount_rw("c1")
+    for number in range(300):
+        (root / f"d{number}").mkdir()
+        (root / f"d{number}" / "file").write_bytes(b"content")
+    store.unmount_rw("c1")
+    with ThreadPoolExecutor(2) as threads:
+        committing = threads.submit(store.register_rw, "c1")
+        while not committing.done() and not store._rw._readers:
+            pass
+        removing = threads.submit(store.remove_rw, "c1")
+        layer, _ = committing.result(), removing.result()
+    out = io.BytesIO()
+    store.write_tar(layer.chain_id, out)
+    assert sum(name.endswith("/file") for name in names(out.getvalue())) == 300
+    with pytest.raises(NotFound):
+        store.register_rw("c1")

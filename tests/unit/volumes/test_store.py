@@ -228,3 +228,12 @@ def test_a_bind_volume_shows_the_hosts_directory_and_removing_it_spares_that(
     store.release("data", "one")
     store.remove("data")
     assert (source / "file").read_text() == "mine"
+
+
+def test_a_volume_that_cannot_be_recorded_is_not_there(store: VolumeStore, directory: Path) -> None:
+    assert store._file is not None
+    os.dup2(os.open(directory / "metadata.db", os.O_RDONLY), store._file._fd)  # as on a read-only file system
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        store.create("data", labels={"a": "b"}, options={"type": "tmpfs", "device": "tmpfs"})
+    assert store.list() == []
+    assert not (directory / "data").exists()
