@@ -7,6 +7,7 @@ import contextlib
 import gc
 import logging
 import os
+import resource
 import signal
 import socket
 import ssl
@@ -26,6 +27,7 @@ _log = logging.getLogger("lamina.daemon")
 
 _LEVELS = {"debug": 10, "info": 20, "warn": 30, "error": 40, "fatal": 50}
 _GRACE_S = 10.0
+_MOST_DESCRIPTORS = 1 << 20
 
 
 def run(config: DaemonConfig) -> None:
@@ -42,12 +44,21 @@ def run(config: DaemonConfig) -> None:
     for warning in config.warnings:
         _log.warning("%s", warning)
     os.umask(0o022)
+    raise_descriptor_limit()
     try:
         dataroot.prepare(config.data_root, config.exec_root)
-        with dataroot.pidfile(config.pidfile), asyncio.Runner() as runner:
+        with dataroot.pidfile(config.pidfile), dataroot.claimed(config.exec_root), asyncio.Runner() as runner:
             runner.run(_serve(config))
     except* LaminaError as errors:
         raise _first(errors) from None
+
+
+def raise_descriptor_limit() -> None:
+    """As many descriptors as this process may have: each running container takes some."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _MOST_DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _first(errors: BaseExceptionGroup[LaminaError]) -> LaminaError:
