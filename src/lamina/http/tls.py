@@ -7,6 +7,7 @@ asyncio's own TLS ends a connection with the first end that it hears of. A docke
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
 from collections.abc import Callable
 from typing import Any
@@ -105,13 +106,10 @@ class TlsConnection(asyncio.Protocol):
         """Say that nothing more comes, and close when that is sent."""
         if self._transport is None or self._transport.is_closing():
             return
-        try:
+        with contextlib.suppress(ssl.SSLError):  # the answer to it is not waited for
             self._tls.unwrap()
-        except ssl.SSLError:
-            pass  # the answer to it is not waited for
-        finally:
-            self._flush()
-            self._transport.close()
+        self._flush()
+        self._transport.close()
 
     def _flush(self) -> None:
         data = self._outgoing.read()
