@@ -88,6 +88,21 @@ def test_a_second_daemon_on_the_same_root_is_refused(fresh_engine: Engine) -> No
     assert engine.out("info", "-f", "{{.Driver}}") == "overlay2"
 
 
+def test_a_daemon_on_another_data_root_leaves_the_containers_of_an_exec_root_alone(fresh_engine: Engine) -> None:
+    engine = fresh_engine.start()
+    engine.docker("load", stdin=images.busybox())
+    name = engine.out("run", "-d", "--net", "none", "busybox", "sleep", "600")
+    second = Engine()
+    second.exec_root = engine.exec_root
+    try:
+        done = subprocess.run(second.argv(), capture_output=True, timeout=30, check=False)
+        assert done.returncode == 1
+        assert b"is in use by another daemon" in done.stderr
+    finally:
+        second.destroy()
+    assert engine.out("exec", name, "echo", "alive") == "alive"
+
+
 def test_a_root_that_dockerd_holds_is_refused(fresh_engine: Engine) -> None:
     fresh_engine.kind = "dockerd"
     fresh_engine.start()

@@ -6,6 +6,7 @@ Source: docker-store layout: modes and names are dockerd's, see docs/on-disk.md.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shutil
 import threading
@@ -46,6 +47,23 @@ def sweep_scratch(data_root: Path) -> None:
         scratch.rename(old)
         scratch.mkdir(0o700)
         threading.Thread(target=shutil.rmtree, args=(old,), kwargs={"ignore_errors": True}, daemon=True).start()
+
+
+@contextlib.contextmanager
+def claimed(exec_root: Path) -> Iterator[None]:
+    """Inside, the exec root is this process's: another daemon would take the containers in it for leftovers.
+
+    Raises:
+        Conflict: another daemon has it.
+    """
+    with (exec_root / "lock").open("wb") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise Conflict(
+                f"exec root {exec_root} is in use by another daemon", hint="give this one an --exec-root of its own"
+            ) from error
+        yield
 
 
 @contextlib.contextmanager
