@@ -183,14 +183,18 @@ def _open_stores(config: DaemonConfig, pool: WorkerPool, undo: contextlib.AsyncE
     mounts = Mounts(driver)
     home = config.data_root / "image" / driver.name
     layers = LayerStore(home / "layerdb", driver, mounts, pool)
-    warn(layers.load())
+    damage = [*layers.load()]
     images = ImageStore(home / "imagedb", layers)
-    warn(images.load())
+    damage += images.load()
+    warn(damage)
     tags = TagStore(home / "repositories.json")
     warn(tags.load())
     containers = ContainerStore(config.data_root / "containers", driver.name)
     warn(containers.load(layers.rw_names()))
     warn(_undo_creations(containers, layers, volumes))
+    # A damaged record may be repaired one day, so its layers are not judged by the records that are left.
+    for chain in () if damage else layers.remove_unheld():
+        _log.info("removed layer %s: the image it was made for was never finished", chain)
     return _Stores(driver, mounts, layers, images, tags, containers, volumes)
 
 

@@ -210,6 +210,17 @@ class LayerStore:
                 remove_tree(removing)
         return tuple(layer.chain_id for layer, _ in going)
 
+    def remove_unheld(self) -> tuple[ChainId, ...]:
+        """Remove layers that no image, writable layer or child holds: a crash before an image was recorded leaves them.
+
+        Call it at start, when every image and writable layer has taken its holds.
+        """
+        with self._lock:
+            unheld = [chain for chain in self._layers if self._holds.count(chain) == 0]
+            for chain in unheld:
+                self._holds.take(chain)
+        return tuple(gone for chain in unheld for gone in self.release(chain))
+
     # --- layers out ------------------------------------------------------------------------------------------------
 
     def write_tar(self, chain: ChainId, out: assemble.Writable) -> int:

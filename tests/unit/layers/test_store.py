@@ -364,3 +364,19 @@ def test_large_tars_are_put_together_by_a_worker(tmp_path: Path, driver_name: st
         with pytest.raises(BrokenPipeError):
             store.write_tar(chain, Gone())
         assert tar_of(store, chain) == tar
+
+
+def test_after_a_restart_layers_that_nobody_holds_go_and_held_ones_stay(
+    store: LayerStore, open_store: OpenStore, driver_home: Path
+) -> None:
+    first = put(store, LAYER_1)
+    second = put(store, LAYER_2, first)
+    orphan = put(store, make([("orphan", FILE, 0o644, b"x")]), first)
+    again = open_store()
+    again.hold(second)
+    kept = again.get(second).cache_id, again.get(first).cache_id
+    assert again.remove_unheld() == (orphan,)
+    assert again.remove_unheld() == ()
+    assert {layer.chain_id for layer in again.layers()} == {first, second}
+    assert {name for name in os.listdir(driver_home) if name != "l"} == set(kept)
+    assert tar_of(again, second) == LAYER_2
