@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import re
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from lamina.kernel import libc
 
 # A busy machine draws slowly; that is no fault of a test. CI draws the same examples every time, people new ones.
 settings.register_profile(
@@ -18,6 +21,17 @@ settings.load_profile("lamina")
 
 HERE = Path(__file__).parent
 EXPECTED_SKIPS = tomllib.loads((HERE / "expected_skips.toml").read_text())["skip"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_foster_parent() -> Iterator[None]:
+    """Stop adopting orphans at the end of a module whose tests ran a container runtime in this process.
+
+    A test run reaps nobody else's children: an orphan of a container that it adopted would stay a zombie, and the kernel
+    ends no process namespace before its last zombie is gone.
+    """
+    yield
+    libc.prctl(libc.PR_SET_CHILD_SUBREAPER, 0)
 
 
 @pytest.fixture(scope="session")
