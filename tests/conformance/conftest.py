@@ -26,7 +26,7 @@ class Bench:
         self.reopen()
 
     def reopen(self) -> None:
-        """As after a restart of the daemon: nothing is remembered but what is on disk and mounted."""
+        """As after a daemon was killed: nothing is remembered but what is on disk and mounted."""
         self.driver: StorageDriver = self.host.open(self.root)
         self.mounts = Mounts(self.driver)
 
@@ -54,14 +54,19 @@ class Bench:
 
 @pytest.fixture(params=STORAGE, ids=lambda host: host.name)
 def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
-    found = Bench(request.param, tmp_path / "root")
-    try:
-        yield found
-    finally:
-        left = mounts_below(tmp_path)
-        for place in reversed(left):
-            unmount(Path(place), detach=True)
-        remove_tree(tmp_path / "root")
+    host: Host = request.param
+    host.require()
+    with host.ground(tmp_path / "ground") as ground:
+        before = set(mounts_below(tmp_path))
+        found = Bench(host, ground / "root")
+        try:
+            yield found
+        finally:
+            found.driver.close()
+            left = [place for place in mounts_below(tmp_path) if place not in before]
+            for place in reversed(left):
+                unmount(Path(place), detach=True)
+            remove_tree(ground / "root")
     assert not left, "the case left mounts behind"
 
 

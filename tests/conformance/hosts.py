@@ -1,19 +1,51 @@
-"""The table of implementations and where they run: adding a storage driver is one row."""
+"""The table of storage drivers and of what each needs under its data root: adding a driver is one row."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
+from lamina.kernel.mounts import Mount, mount, unmount
 from lamina.storage.driver import StorageDriver
 from lamina.storage.overlay2.driver import Overlay2
 from lamina.storage.vfs.driver import Vfs
 
+Ground = Callable[[Path], AbstractContextManager[Path]]
+
+
+@contextmanager
+def plain_directory(place: Path) -> Iterator[Path]:
+    """The file system that the tests run on."""
+    place.mkdir(parents=True)
+    yield place
+
+
+@contextmanager
+def tiny_tmpfs(place: Path) -> Iterator[Path]:
+    """A file system of 1 MiB and 60 inodes."""
+    place.mkdir(parents=True)
+    mount(Mount("tmpfs", "tmpfs", place, data="size=1m,nr_inodes=60"))
+    try:
+        yield place
+    finally:
+        unmount(place, detach=True)
+
+
+def nothing_missing() -> str:
+    return ""
+
 
 @dataclass(frozen=True)
 class Host:
-    """One storage driver on one kind of host. `where` says where its kernel part is: this kernel, vm, or absent.
+    """One storage driver and what it stands on.
+
+    `ground` makes the place its data root lies in, and takes it away again; `tiny` the same with next to no room (None:
+    the driver has a case of its own for that). `missing` names the part of this kernel that is not there: then the cases
+    are skipped here, and run in the virtual machine.
 
     `seals_by_mount`: what is sealed and has a parent is mounted read-only. vfs only promises not to write.
     `inherits_root`: mode and owner of the root directory itself come from the parent. dockerd's overlay2 makes every
@@ -22,9 +54,17 @@ class Host:
 
     name: str
     open: Callable[[Path], StorageDriver]
-    where: str = "this kernel"
+    ground: Ground = plain_directory
+    tiny: Ground | None = tiny_tmpfs
+    missing: Callable[[], str] = nothing_missing
     seals_by_mount: bool = True
     inherits_root: bool = True
+
+    def require(self) -> None:
+        """Skip the running test where the driver's kernel part is absent."""
+        reason = self.missing()
+        if reason:
+            pytest.skip(f"{self.name}: {reason}")
 
 
 STORAGE = (

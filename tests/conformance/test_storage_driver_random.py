@@ -6,6 +6,7 @@ import os
 import shutil
 import stat
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -96,7 +97,10 @@ class Layers(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.place = Path(tempfile.mkdtemp(prefix="lamina-random-"))
-        self.bench = Bench(self.host, self.place / "root")
+        self.ground = ExitStack()
+        self.root = self.ground.enter_context(self.host.ground(self.place / "ground")) / "root"
+        self.given = set(mounts_below(self.place))
+        self.bench = Bench(self.host, self.root)
         self.parents: dict[str, str | None] = {}
         self.sealed: set[str] = set()
         self.made = 0
@@ -195,15 +199,21 @@ class Layers(RuleBasedStateMachine):
         try:
             for name in self.parents:
                 self.compare(name)
-            assert mounts_below(self.place) == []
+            self.bench.driver.close()
+            assert self.left_mounted() == []
         finally:
-            for place in reversed(mounts_below(self.place)):
+            for place in reversed(self.left_mounted()):
                 unmount(Path(place), detach=True)
+            self.ground.close()
             remove_tree(self.place)
+
+    def left_mounted(self) -> list[str]:
+        return [place for place in mounts_below(self.place) if place not in self.given]
 
 
 @pytest.mark.parametrize("host", STORAGE, ids=lambda host: host.name)
 def test_any_order_of_operations_shows_what_plain_directories_show(host: Host) -> None:
+    host.require()
     machine = type(f"Layers_{host.name}", (Layers,), {"host": host})
     run_state_machine_as_test(
         machine,

@@ -64,7 +64,10 @@ class StorageDriver(Protocol):
         """
 
     def tree(self, cache_id: CacheId) -> Path:
-        """Where the layer's tree is seen once its mounts are in place (the mount target, or the directory itself)."""
+        """Where the layer's tree is seen once its mounts are in place: the mount point, or a directory in it."""
+
+    def mount_point(self, cache_id: CacheId) -> Path:
+        """Where to look whether the layer is mounted. The tree itself where nothing is ever mounted."""
 
     def detach(self, cache_id: CacheId) -> None:
         """The caller has unmounted; release what `attach` made ready. Again is fine."""

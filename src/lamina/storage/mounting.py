@@ -119,7 +119,7 @@ class Mounts:
 
     def _existing(self, cache_id: CacheId) -> int:
         try:
-            return 1 if is_mountpoint(self._driver.tree(cache_id)) else 0
+            return 1 if is_mountpoint(self._driver.mount_point(cache_id)) else 0
         except NoSuchLayer:
             return 0
 

@@ -111,6 +111,9 @@ class Overlay2:
     def tree(self, cache_id: CacheId) -> Path:
         return self._home / cache_id / ("merged" if self._record(cache_id).lower else "diff")
 
+    def mount_point(self, cache_id: CacheId) -> Path:
+        return self.tree(cache_id)
+
     def detach(self, cache_id: CacheId) -> None:
         # rmdir also takes the mount out of every other mount namespace that still shows it.
         with suppress(FileNotFoundError):

@@ -81,6 +81,9 @@ class Vfs:
     def tree(self, cache_id: CacheId) -> Path:
         return self._require(cache_id)
 
+    def mount_point(self, cache_id: CacheId) -> Path:
+        return self._require(cache_id)
+
     def detach(self, cache_id: CacheId) -> None:
         """Nothing was made ready."""
 
