@@ -7,6 +7,7 @@ help:
 	@echo "make hello   pull and run hello-world through every part of Lamina, and draw what happened"
 	@echo "make test    every test (root); make check is the fast part without root"
 	@echo "make bench   Lamina beside dockerd and podman, as a table (root)"
+	@echo "make bench-drivers   the storage drivers side by side, each beside dockerd's (root)"
 	@echo "make dev     .venv/bin/lamina, ready to use"
 
 dev:
@@ -28,4 +29,8 @@ bench:
 	@scripts/install bench
 	@.venv/bin/python scripts/bench.py
 
-.PHONY: help dev hello check test bench
+bench-drivers:
+	@scripts/install bench
+	@.venv/bin/python scripts/bench_drivers.py
+
+.PHONY: help dev hello check test bench bench-drivers
