@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,8 +16,12 @@ from lamina.rootfs.diff import Change, changes
 from lamina.rootfs.remove import remove_tree
 from lamina.storage.driver import StorageDriver
 from lamina.storage.mounting import Mounts
-from tests.conformance.hosts import STORAGE, Host
+from tests.conformance.grounds import disk_in_memory
+from tests.conformance.hosts import STORAGE, Ground, Host
 from tests.conformance.trees import Edit, Shown, apply_edits, shown
+
+SLOW = bool(os.environ.get("LAMINA_TEST_SLOW"))
+"""Set in the virtual machine, which has no processor of its own: cases that only repeat repeat less."""
 
 
 class Bench:
@@ -52,20 +59,42 @@ class Bench:
             return changes(new, old)
 
 
+@pytest.fixture(scope="session")
+def disk() -> Iterator[Path]:
+    """One ext4 in memory for all cases; each makes its own directory on it."""
+    with disk_in_memory() as found:
+        yield found
+
+
+@pytest.fixture
+def place(disk: Path) -> Iterator[Path]:
+    """A short path of the case's own on that disk, which is empty again afterwards."""
+    found = Path(tempfile.mkdtemp(dir=disk, prefix="c"))
+    yield found
+    remove_tree(found)
+
+
 @pytest.fixture(params=STORAGE, ids=lambda host: host.name)
-def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
+def bench(request: pytest.FixtureRequest, place: Path) -> Iterator[Bench]:
     host: Host = request.param
     host.require()
-    with host.ground(tmp_path / "ground") as ground:
-        before = set(mounts_below(tmp_path))
+    with benched(host, host.ground, place / "ground") as found:
+        yield found
+
+
+@contextmanager
+def benched(host: Host, ground_of: Ground, place: Path) -> Iterator[Bench]:
+    """A bench on a ground of its own; at the end nothing may be mounted that was not before."""
+    with ground_of(place) as ground:
+        before = set(mounts_below(place))
         found = Bench(host, ground / "root")
         try:
             yield found
         finally:
             found.driver.close()
-            left = [place for place in mounts_below(tmp_path) if place not in before]
-            for place in reversed(left):
-                unmount(Path(place), detach=True)
+            left = [mounted for mounted in mounts_below(place) if mounted not in before]
+            for mounted in reversed(left):
+                unmount(Path(mounted), detach=True)
             remove_tree(ground / "root")
     assert not left, "the case left mounts behind"
 

@@ -13,6 +13,7 @@ from lamina.kernel.mounts import Mount, mount, unmount
 from lamina.storage.driver import StorageDriver
 from lamina.storage.overlay2.driver import Overlay2
 from lamina.storage.vfs.driver import Vfs
+from tests.conformance.grounds import ext4_with_project_quotas, xfs_with_project_quotas
 
 Ground = Callable[[Path], AbstractContextManager[Path]]
 
@@ -45,7 +46,8 @@ class Host:
 
     `ground` makes the place its data root lies in, and takes it away again; `tiny` the same with next to no room (None:
     the driver has a case of its own for that). `missing` names the part of this kernel that is not there: then the cases
-    are skipped here, and run in the virtual machine.
+    are skipped here, and run in the virtual machine. `limits` makes a place where the driver can bound one layer (None:
+    it cannot anywhere); it skips where the kernel lacks what that takes.
 
     `seals_by_mount`: what is sealed and has a parent is mounted read-only. vfs only promises not to write.
     `inherits_root`: mode and owner of the root directory itself come from the parent. dockerd's overlay2 makes every
@@ -56,6 +58,7 @@ class Host:
     open: Callable[[Path], StorageDriver]
     ground: Ground = plain_directory
     tiny: Ground | None = tiny_tmpfs
+    limits: Ground | None = None
     missing: Callable[[], str] = nothing_missing
     seals_by_mount: bool = True
     inherits_root: bool = True
@@ -68,6 +71,6 @@ class Host:
 
 
 STORAGE = (
-    Host("overlay2", Overlay2, inherits_root=False),
-    Host("vfs", Vfs, seals_by_mount=False),
+    Host("overlay2", Overlay2, limits=xfs_with_project_quotas, inherits_root=False),
+    Host("vfs", Vfs, limits=ext4_with_project_quotas, seals_by_mount=False),
 )

@@ -317,10 +317,10 @@ class TestCreating:
         assert names_below(bench) == before
 
     @pytest.mark.parametrize("host", [host for host in STORAGE if host.tiny], ids=lambda host: host.name)
-    def test_a_full_disk_is_told_and_nothing_is_left(self, host: Host, tmp_path: Path) -> None:
+    def test_a_full_disk_is_told_and_nothing_is_left(self, host: Host, place: Path) -> None:
         host.require()
         assert host.tiny is not None
-        with host.tiny(tmp_path / "disk") as disk:
+        with host.tiny(place / "disk") as disk:
             bench = Bench(host, disk / "root")
             bench.layer("base", None, *(Write(f"f{number}") for number in range(20)), sealed=True)
             fill_up(disk)
