@@ -101,3 +101,11 @@ def benched(host: Host, ground_of: Ground, place: Path) -> Iterator[Bench]:
 
 def mounts_below(directory: Path) -> list[str]:
     return [entry.target for entry in mount_table() if Path(entry.target).is_relative_to(directory)]
+
+
+def names_below(bench: Bench) -> set[str]:
+    return {
+        os.path.relpath(os.path.join(top, name), bench.root)
+        for top, directories, files in os.walk(bench.root)
+        for name in directories + files
+    }

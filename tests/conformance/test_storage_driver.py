@@ -11,12 +11,10 @@ import pytest
 
 from lamina.errors import AlreadyExists, InvalidArgument, LayerInUse, NoSuchLayer, StorageFull
 from lamina.ids import CacheId
-from lamina.kernel.mounts import is_mountpoint, mount, unmount
-from lamina.rootfs.diff import Change, ChangeKind, upper_changes
-from lamina.storage.driver import KeepsUpper, Rebases, StorageDriver
-from tests.conformance.conftest import Bench
+from tests.conformance.conftest import Bench, names_below
 from tests.conformance.hosts import STORAGE, Host
 from tests.conformance.trees import (
+    BASE,
     WHEN_NS,
     Append,
     Chmod,
@@ -35,16 +33,6 @@ from tests.conformance.trees import (
 )
 
 pytestmark = pytest.mark.root
-
-BASE: tuple[Edit, ...] = (
-    MakeDir("a subdir", 0o1705),
-    Chown("a subdir", 1, 2),
-    Write("a file", b"content", 0o222),
-    Chmod("a file", 0o4222),
-    MakeDir("etc"),
-    Write("etc/hosts", b"127.0.0.1 localhost\n"),
-    Symlink("etc/mtab", "/proc/mounts"),
-)
 
 
 class TestWhatALayerShows:
@@ -188,17 +176,6 @@ class TestWhatALayerShows:
             with (tree / "sparse").open("rb") as file:
                 file.seek(1 << 32)
                 assert file.read() == b"end"
-
-    def test_128_layers_mount(self, bench: Bench) -> None:
-        bench.layer("layer-0", None, Write("base-file", b"base"), Write("top-id", b"0"), sealed=True)
-        for number in range(1, 128):
-            edits = (Write("top-id", str(number).encode()), Write(f"from-{number}", str(number).encode()))
-            bench.layer(f"layer-{number}", f"layer-{number - 1}", *edits, sealed=True)
-        bench.layer("rw", "layer-127", Write("mine", b"m"))
-        tree = bench.shows("rw")
-        assert tree["top-id"].content == b"127"
-        assert tree["base-file"].content == b"base"
-        assert all(tree[f"from-{number}"].content == str(number).encode() for number in range(1, 128))
 
 
 class TestSealing:
@@ -359,170 +336,6 @@ class TestCreating:
             thread.join()
         assert failures == []
         assert bench.driver.cache_ids() == {"base"}
-
-
-class TestMounting:
-    def test_attaching_and_detaching_twice_is_fine(self, bench: Bench) -> None:
-        bench.layer("base", None, *BASE, sealed=True)
-        bench.layer("child", "base")
-        assert bench.driver.attach(CacheId("child")) == bench.driver.attach(CacheId("child"))
-        bench.driver.detach(CacheId("child"))
-        bench.driver.detach(CacheId("child"))
-
-    def test_a_mount_lasts_until_its_last_user_is_gone(self, bench: Bench) -> None:
-        bench.layer("base", None, *BASE, sealed=True)
-        bench.layer("child", "base")
-        with bench.mounts.mounted(CacheId("child")) as tree:
-            with bench.mounts.mounted(CacheId("child")):
-                pass
-            assert (tree / "a file").exists()
-
-    def test_what_was_mounted_before_a_restart_counts_as_one_use(self, bench: Bench) -> None:
-        bench.layer("base", None, *BASE, sealed=True)
-        bench.layer("child", "base")
-        bench.mounts.acquire(CacheId("child"))
-        place = bench.driver.mount_point(CacheId("child"))
-        if not bench.driver.attach(CacheId("child")):
-            return  # nothing is ever mounted
-        bench.reopen()
-        with bench.mounts.mounted(CacheId("child")):
-            pass
-        assert is_mountpoint(place), "a short use took the container's root away"
-        bench.mounts.release(CacheId("child"))
-        assert not is_mountpoint(place)
-
-    def test_recovery_unmounts_what_no_container_uses(self, bench: Bench) -> None:
-        bench.layer("base", None, *BASE, sealed=True)
-        places = {}
-        for name in ("dead", "live"):
-            bench.layer(name, "base")
-            bench.mounts.acquire(CacheId(name))
-            places[name] = bench.driver.mount_point(CacheId(name))
-        if not bench.driver.attach(CacheId("live")):
-            return  # nothing is ever mounted
-        bench.reopen()
-        assert bench.mounts.recover({CacheId("live")}) == ["dead"]
-        assert not is_mountpoint(places["dead"])
-        assert is_mountpoint(places["live"])
-        bench.mounts.release(CacheId("live"))
-
-    def test_the_mounts_a_driver_names_can_be_made_by_anybody(self, bench: Bench) -> None:
-        bench.layer("base", None, *BASE, sealed=True)
-        bench.layer("child", "base", Write("mine"))
-        wanted = bench.driver.attach(CacheId("child"))
-        for one in wanted:
-            mount(one)
-        assert (bench.driver.tree(CacheId("child")) / "mine").exists()
-        for one in reversed(wanted):
-            unmount(one.target)
-        bench.driver.detach(CacheId("child"))
-
-    def test_closing_twice_is_fine(self, bench: Bench) -> None:
-        bench.driver.close()
-        bench.driver.close()
-
-
-class TestTelling:
-    def test_usage_counts_this_layer_only(self, bench: Bench) -> None:
-        bench.layer("base", None, Write("big", b"b" * 100_000), sealed=True)
-        bench.layer("child", "base", Write("small", b"s" * 513), MakeDir("d"), HardLink("same", "small"))
-        assert bench.driver.usage(CacheId("base")).size_bytes == 100_000
-        assert bench.driver.usage(CacheId("child")).size_bytes == 513
-
-    def test_deleting_takes_no_room(self, bench: Bench) -> None:
-        bench.layer("base", None, Write("big", b"b" * 100_000), sealed=True)
-        bench.layer("child", "base", Remove("big"))
-        assert bench.driver.usage(CacheId("child")).size_bytes == 0
-
-    def test_status_and_description_are_text(self, bench: Bench) -> None:
-        bench.layer("base", None, *BASE, sealed=True)
-        bench.layer("child", "base")
-        assert all(isinstance(key, str) and isinstance(value, str) for key, value in bench.driver.status())
-        described = bench.driver.describe(CacheId("child"))
-        assert all(part.startswith(os.fspath(bench.root)) for part in ":".join(described.values()).split(":") if part)
-
-    def test_changes_of_a_layer(self, bench: Bench) -> None:
-        """graphtest's Changes: every third file modified, added, deleted."""
-        files = [f"directory-0/file-{number}" for number in range(20)]
-        bench.layer("base", None, MakeDir("directory-0"), *(Write(name, b"x") for name in files), sealed=True)
-        edits: list[Edit] = []
-        expected = {Change(ChangeKind.MODIFY, "/directory-0")}
-        for number, name in enumerate(files):
-            if number % 3 == 0:
-                edits.append(Append(name, b"y"))
-                expected.add(Change(ChangeKind.MODIFY, f"/{name}"))
-            elif number % 3 == 1:
-                edits.append(Write(f"{name}-added"))
-                expected.add(Change(ChangeKind.ADD, f"/{name}-added"))
-            else:
-                edits.append(Remove(name))
-                expected.add(Change(ChangeKind.DELETE, f"/{name}"))
-        bench.layer("upper", "base", *edits)
-        found = bench.changes("upper", "base")
-        assert set(found) == expected
-        assert len(found) == len(expected)
-
-    def test_a_file_replaced_in_the_same_second_is_seen(self, bench: Bench) -> None:
-        """moby #21555."""
-        bench.layer("base", None, Write("f", b"one", mtime_ns=5_000_000_001), sealed=True)
-        bench.layer("child", "base", Write("f", b"two", mtime_ns=5_000_000_002))
-        assert bench.changes("child", "base") == [Change(ChangeKind.MODIFY, "/f")]
-
-    def test_the_upper_directory_tells_the_same_changes(self, bench: Bench) -> None:
-        bench.layer("base", None, *BASE, MakeDir("d"), Write("d/f"), sealed=True)
-        bench.layer("middle", "base", Remove("a file"), Remove("d"), MakeDir("d"), sealed=True)
-        bench.layer("child", "middle", Write("a file", b"again"), Remove("etc"), MakeDir("etc"), Chmod("d", 0o700))
-        compared = bench.changes("child", "middle")
-        assert upper_or_compared(bench, "child", "middle") == compared
-        assert Change(ChangeKind.ADD, "/a file") in compared
-        assert Change(ChangeKind.DELETE, "/etc/hosts") in compared
-
-
-class TestFillingBeforeTheParent:
-    def test_a_layer_filled_first_shows_its_parent_after_rebase(self, bench: Bench) -> None:
-        driver = bench.driver
-        if not isinstance(driver, Rebases):
-            assert not hasattr(driver, "rebase")
-            return
-        bench.layer("base", None, *BASE, sealed=True)
-        bench.layer("early", None, Write("mine", b"m"))
-        driver.rebase(CacheId("early"), CacheId("base"))
-        driver.rebase(CacheId("early"), CacheId("base"))
-        bench.reopen()
-        tree = bench.shows("early")
-        assert tree["mine"].content == b"m"
-        assert tree["a file"].content == b"content"
-        with pytest.raises(LayerInUse):
-            bench.driver.remove(CacheId("base"))
-
-    def test_rebase_wants_an_open_layer_and_a_sealed_parent(self, bench: Bench) -> None:
-        driver: StorageDriver = bench.driver
-        if not isinstance(driver, Rebases):
-            return
-        bench.layer("base", None, sealed=True)
-        bench.layer("open", None)
-        bench.layer("other", None)
-        with pytest.raises(LayerInUse):
-            driver.rebase(CacheId("other"), CacheId("open"))
-        with pytest.raises(LayerInUse):
-            driver.rebase(CacheId("base"), CacheId("base"))
-
-
-def upper_or_compared(bench: Bench, name: str, parent: str) -> list[Change]:
-    """The fast way where the driver has one."""
-    driver = bench.driver
-    if isinstance(driver, KeepsUpper):
-        cache_id = CacheId(name)
-        return upper_changes(driver.upper(cache_id), "trusted.overlay.opaque", driver.lowers(cache_id))
-    return bench.changes(name, parent)
-
-
-def names_below(bench: Bench) -> set[str]:
-    return {
-        os.path.relpath(os.path.join(top, name), bench.root)
-        for top, directories, files in os.walk(bench.root)
-        for name in directories + files
-    }
 
 
 def fill_up(disk: Path) -> None:

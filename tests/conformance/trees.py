@@ -213,3 +213,15 @@ def _shown(path: Path, status: os.stat_result, links: list[str]) -> Shown:
         xattrs=tuple((name, os.getxattr(path, name, follow_symlinks=False)) for name in sorted(own)),
         links=tuple(sorted(links)) if len(links) > 1 else (),
     )
+
+
+BASE: tuple[Edit, ...] = (
+    MakeDir("a subdir", 0o1705),
+    Chown("a subdir", 1, 2),
+    Write("a file", b"content", 0o222),
+    Chmod("a file", 0o4222),
+    MakeDir("etc"),
+    Write("etc/hosts", b"127.0.0.1 localhost\n"),
+    Symlink("etc/mtab", "/proc/mounts"),
+)
+"""What most cases begin with."""
