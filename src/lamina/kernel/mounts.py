@@ -21,6 +21,11 @@ class Mount:
 
     `target` is where. `flags` are MS_* bits. `data` is the option string as mount(2) takes it. `cwd` is the directory
     the call must be made in when `data` holds relative paths (long overlay stacks), else None.
+
+    `helper` is a program with its arguments that mounts the file system instead of mount(2), as mount(8)'s mount
+    helpers do: it ends with status 0 once `target` is mounted, and leaves behind whatever serves it; anything else is a
+    failure, told on its standard error. It is started in `cwd`. `flush` is a program to run before the unmount where it
+    is installed (auplink(8) of aufs). Both are run by `storage/mount_helper.py`.
     """
 
     fstype: str
@@ -29,6 +34,8 @@ class Mount:
     flags: int = 0
     data: str = ""
     cwd: Path | None = None
+    helper: tuple[str, ...] = ()
+    flush: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +60,14 @@ class MountEntry:
 
 
 def mount(wanted: Mount) -> None:
-    """Carry out one mount.
+    """Carry out one mount that needs no helper.
 
     Raises:
         OSError: errno of mount(2) with the target's path; EINVAL before the call when `data` exceeds one page, because
-            the kernel would cut it off without a word.
+            the kernel would cut it off without a word, and when it is for a mount helper to carry out.
     """
+    if wanted.helper:
+        raise OSError(errno.EINVAL, "only its mount helper can mount it", os.fspath(wanted.target))
     if len(os.fsencode(wanted.data)) > LONGEST_DATA:
         raise OSError(errno.EINVAL, f"mount options exceed {LONGEST_DATA} bytes", os.fspath(wanted.target))
     if wanted.cwd is None:
@@ -164,6 +173,19 @@ def is_mountpoint(path: Path) -> bool:
     finally:
         os.close(fd)
     return False
+
+
+def is_served(path: Path) -> bool:
+    """Does the server of the file system at `path` still run? Always so for file systems of the kernel itself.
+
+    A file system in user space whose server is gone answers ENOTCONN. Attributes may still come from the kernel's
+    cache then, but the room on it never does.
+    """
+    try:
+        os.statvfs(path)
+    except OSError as error:
+        return error.errno not in {errno.ENOTCONN, errno.ECONNABORTED}
+    return True
 
 
 def _mount_in_directory(wanted: Mount, directory: Path) -> None:

@@ -169,9 +169,10 @@ def run(
     pass_fds: Sequence[int] = (),
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
+    new_session: bool = False,
     check: bool = True,
 ) -> Completed:
-    """Run a program to its end; both outputs are collected.
+    """Run a program to its end; both outputs are collected. `new_session` is for one that leaves a process behind.
 
     Raises:
         ProgramFailed: a status other than 0 (unless `check` is false), or not ended after `timeout` seconds (killed).
@@ -186,6 +187,7 @@ def run(
         pass_fds=pass_fds,
         env=env,
         cwd=cwd,
+        new_session=new_session,
     )
     with process:
         stdout, stderr = _communicate(process, input, timeout)

@@ -2,31 +2,38 @@
 
 The counts live in memory. A daemon that starts finds the mounts of the one before it: a place that is already mounted
 when it is first used counts as one, so that the container behind it keeps its root until it is released.
+
+A mount that a process serves dies with it. Where nobody uses it any more it is made anew; a container that does use it
+has lost its root for good, and is told so.
 """
 
 from __future__ import annotations
 
-import errno
 import threading
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lamina.errors import Conflict, NoSuchLayer
+from lamina.errors import Conflict, NoSuchLayer, Unavailable
 from lamina.ids import CacheId
-from lamina.kernel.mounts import Mount, is_mountpoint, mount, unmount
+from lamina.kernel.mounts import is_mountpoint, is_served
 from lamina.storage.driver import StorageDriver
+from lamina.storage.mount_helper import carry_out, take_down
 
 
 @dataclass(slots=True)
 class _Use:
-    """The users of one layer's mount; `waiting` keeps the entry alive while threads queue for its lock."""
+    """The users of one layer's mount; `waiting` keeps the entry alive while threads queue for its lock.
+
+    `found` is the one use that a mount of an earlier daemon counts as, until it is known that a container has it.
+    """
 
     lock: threading.Lock = field(default_factory=threading.Lock)
     count: int = 0
     waiting: int = 0
     looked: bool = False
+    found: int = 0
 
 
 class Mounts:
@@ -51,10 +58,13 @@ class Mounts:
 
         Raises:
             NoSuchLayer: no such layer.
-            OSError: the kernel refused; nothing is left mounted, no use is taken.
+            OSError, ProcessFailed: it cannot be mounted; nothing is left mounted, no use is taken.
+            Unavailable: the process that serves it has died under its users.
         """
         with self._using(cache_id) as use:
             tree = self._driver.tree(cache_id)
+            if use.count and not is_served(self._driver.mount_point(cache_id)):
+                self._clear_dead(cache_id, use)
             if use.count == 0:
                 self._mount(cache_id)
             use.count += 1
@@ -70,6 +80,7 @@ class Mounts:
             if use.count == 0:
                 raise Conflict(f"layer {cache_id} is not mounted")
             use.count -= 1
+            use.found = min(use.found, use.count)
             if use.count == 0:
                 self._unmount(cache_id)
 
@@ -86,9 +97,12 @@ class Mounts:
         unmounted: list[CacheId] = []
         for cache_id in sorted(self._driver.cache_ids()):
             with self._using(cache_id) as use:  # finds an existing mount and counts it
-                if use.count == 0 or cache_id in live:
+                if use.count == 0:
                     continue
-                use.count = 0
+                if cache_id in live:
+                    use.found = 0  # it is that container's
+                    continue
+                use.count = use.found = 0
                 self._unmount(cache_id)
                 unmounted.append(cache_id)
         return unmounted
@@ -97,7 +111,7 @@ class Mounts:
         """After a restart: unmount what the daemon before was busy with when it was killed. Not mounted is fine."""
         with self._using(cache_id) as use:  # finds an existing mount and counts it
             if use.count:
-                use.count = 0
+                use.count = use.found = 0
                 self._unmount(cache_id)
 
     @contextmanager
@@ -108,7 +122,7 @@ class Mounts:
         try:
             with use.lock:
                 if not use.looked:
-                    use.count = self._existing(cache_id)
+                    use.count = use.found = self._existing(cache_id)
                     use.looked = True
                 yield use
         finally:
@@ -123,24 +137,24 @@ class Mounts:
         except NoSuchLayer:
             return 0
 
+    def _clear_dead(self, cache_id: CacheId, use: _Use) -> None:
+        """Take a mount away whose server has died, unless somebody uses it."""
+        if use.count > use.found:
+            raise Unavailable(
+                f"the file system of layer {cache_id} is gone: the process that served it has ended",
+                hint="stop the container that uses it; its next start mounts it again, with all that was written",
+            )
+        use.count = use.found = 0
+        self._unmount(cache_id)
+
     def _mount(self, cache_id: CacheId) -> None:
         with ExitStack() as undo:
             undo.callback(self._driver.detach, cache_id)
             for wanted in self._driver.attach(cache_id):
-                mount(wanted)
-                undo.callback(unmount, wanted.target, detach=True)
+                carry_out(wanted)
+                undo.callback(take_down, (wanted,))
             undo.pop_all()
 
     def _unmount(self, cache_id: CacheId) -> None:
-        _unmount_all(self._driver.attach(cache_id))
+        take_down(self._driver.attach(cache_id))
         self._driver.detach(cache_id)
-
-
-def _unmount_all(mounts: Sequence[Mount]) -> None:
-    """Unmount in reverse; detached, so that a process which still looks inside does not keep a container from going."""
-    for wanted in reversed(mounts):
-        try:
-            unmount(wanted.target, detach=True)
-        except OSError as error:
-            if error.errno not in {errno.EINVAL, errno.ENOENT}:  # not mounted: somebody was faster
-                raise
