@@ -6,8 +6,9 @@ import pytest
 
 from lamina.errors import LayerInUse
 from lamina.ids import CacheId
-from lamina.kernel.mounts import is_mountpoint, mount, unmount
+from lamina.kernel.mounts import is_mountpoint
 from lamina.storage.driver import Rebases, StorageDriver
+from lamina.storage.mount_helper import carry_out, take_down
 from tests.conformance.conftest import Bench
 from tests.conformance.trees import (
     BASE,
@@ -67,10 +68,9 @@ class TestMounting:
         bench.layer("child", "base", Write("mine"))
         wanted = bench.driver.attach(CacheId("child"))
         for one in wanted:
-            mount(one)
+            carry_out(one)
         assert (bench.driver.tree(CacheId("child")) / "mine").exists()
-        for one in reversed(wanted):
-            unmount(one.target)
+        take_down(wanted)
         bench.driver.detach(CacheId("child"))
 
     def test_closing_twice_is_fine(self, bench: Bench) -> None:
