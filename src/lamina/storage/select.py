@@ -1,7 +1,8 @@
 """Which storage driver a data root gets, as Docker chooses (blocking).
 
-State of an earlier run wins, else the layers of that run would seem lost. Without any, the first driver that works
-here. To add a driver: one row in `_DRIVERS`. Source: moby daemon/graphdriver/driver.go, New.
+What a migration put down wins, then state of an earlier run, else the layers of that run would seem lost. Without any,
+the first driver that works here. To add a driver: one row in `_DRIVERS`.
+Source: moby daemon/graphdriver/driver.go, New.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from lamina.errors import Conflict, InvalidArgument, StorageFull, Unsupported
+from lamina.errors import Conflict, CorruptRecord, InvalidArgument, StorageFull, Unsupported
 from lamina.kernel import durable
+from lamina.storage.choice import read_choice
 from lamina.storage.driver import StorageDriver
 from lamina.storage.overlay2.driver import Overlay2
 from lamina.storage.overlay2.probe import probe as probe_overlay2
@@ -75,12 +77,14 @@ def choose_driver(root: Path, requested: str | None, options: Mapping[str, str])
 
     Raises:
         InvalidArgument: unknown driver or option.
-        Conflict: several drivers have left state and none was requested.
+        Conflict: several drivers have left state and none was requested, or the requested one is that of a store that
+            a migration keeps aside.
         Unsupported: the driver does not work here; the hint says what would help.
     """
     durable.make_dirs(root, 0o710)
-    if requested:
-        return _open(_row(requested), root, options)
+    moved_to = _moved_to(root, requested)
+    if requested or moved_to:
+        return open_driver(requested or moved_to, root, options)
     prior = prior_drivers(root)
     if len(prior) > 1:
         raise Conflict(
@@ -96,6 +100,36 @@ def choose_driver(root: Path, requested: str | None, options: Mapping[str, str])
             )
         return _open(row, root, options)
     return _first_that_works(root, options)
+
+
+def open_driver(name: str, root: Path, options: Mapping[str, str]) -> StorageDriver:
+    """Open this driver on the data root, whatever else lies there; for who works on two stores at once.
+
+    Raises:
+        InvalidArgument: unknown driver or option.
+        Unsupported: the driver does not work here; the hint says what would help.
+    """
+    return _open(_row(name), root, options)
+
+
+def _moved_to(root: Path, requested: str | None) -> str:
+    """The driver that a migration has put down, "" for none."""
+    try:
+        choice = read_choice(root)
+    except CorruptRecord:
+        if requested:
+            return ""
+        raise
+    if choice is None:
+        return ""
+    if requested and requested == choice.aside:
+        raise Conflict(
+            f"{root} has its images and containers with the storage driver {choice.driver}; what it has for "
+            f"{requested} belongs to a migration that is not ended",
+            hint=f"leave --storage-driver out, or end the migration first: lamina system migrate --data-root {root} "
+            "--confirm (or --rollback)",
+        )
+    return choice.driver
 
 
 def prior_drivers(root: Path) -> list[str]:
