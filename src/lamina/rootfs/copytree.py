@@ -41,14 +41,14 @@ def copy_tree(source: Path, target: Path) -> None:
             target.mkdir(0o700)
         target_fd = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            _Copy(target_fd).directory(source_fd, target_fd)
+            TreeCopy(target_fd).directory(source_fd, target_fd)
         finally:
             os.close(target_fd)
     finally:
         os.close(source_fd)
 
 
-class _Copy:
+class TreeCopy:
     """One copy: the hard links seen so far, and what the file system turned out to be able to do."""
 
     def __init__(self, target_fd: int) -> None:
@@ -69,7 +69,7 @@ class _Copy:
             if is_directory:
                 self._branch(name, source_fd, target_fd, f"{prefix}{name}/", depth + 1)
             else:
-                self._leaf(name, source_fd, target_fd, prefix + name)
+                self.leaf(name, source_fd, target_fd, prefix + name)
         self._metadata(os.fstat(source_fd), source_fd, target_fd, -1)
 
     def _branch(self, name: str, source_fd: int, target_fd: int, prefix: str, depth: int) -> None:
@@ -84,10 +84,15 @@ class _Copy:
         finally:
             os.close(inner_source)
 
-    def _leaf(self, name: str, source_fd: int, target_fd: int, place: str) -> None:
+    def leaf(self, name: str, source_fd: int, target_fd: int, place: str) -> None:
+        """Copy what is no directory. `place` is the name below the target, for hard links to find each other."""
         status = os.stat(name, dir_fd=source_fd, follow_symlinks=False)
         if status.st_nlink > 1 and self._linked(status, name, target_fd, place):
             return
+        self.alone(name, status, source_fd, target_fd)
+
+    def alone(self, name: str, status: os.stat_result, source_fd: int, target_fd: int) -> None:
+        """Copy one entry that is no directory, whatever other names it has."""
         kind = stat.S_IFMT(status.st_mode)
         if kind == stat.S_IFREG:
             self._file(name, status, source_fd, target_fd)
@@ -106,7 +111,13 @@ class _Copy:
         first = self._names.setdefault(key, place)
         if first is place:
             return False
-        os.link(first, name, src_dir_fd=self._target_fd, dst_dir_fd=target_fd, follow_symlinks=False)
+        try:
+            os.link(first, name, src_dir_fd=self._target_fd, dst_dir_fd=target_fd, follow_symlinks=False)
+        except OSError as error:
+            if error.errno != errno.EMLINK:
+                raise
+            self._names[key] = place  # all the links it can have: the next ones go to a second copy
+            return False
         return True
 
     def _file(self, name: str, status: os.stat_result, source_fd: int, target_fd: int) -> None:
