@@ -17,16 +17,19 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from lamina.clock import Clock, rfc3339
-from lamina.containers import launching
 from lamina.containers.attach import ContainerAttach, Wanted
 from lamina.containers.launching import KILL_PATIENCE_S, SIGKILL, Launcher, Resources
 from lamina.containers.logfile import JournalPump, Mark
 from lamina.containers.news import attributes_of, networks_of
+from lamina.containers.orphans import collect_orphans
+from lamina.containers.output import Output
 from lamina.containers.record import Container
-from lamina.containers.runs import JournalWatch, Run
+from lamina.containers.restarts import Restarts
+from lamina.containers.runs import Run
 from lamina.containers.runtime import Ended, Launched, Runtime
 from lamina.containers.state import Event, Status, advance
 from lamina.containers.store import ContainerStore
+from lamina.containers.waiters import Waiters, WaitResult
 from lamina.errors import (
     CommandNotExecutable,
     CommandNotFound,
@@ -56,14 +59,6 @@ class EventSink(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class WaitResult:
-    """What a wait answers; `error` is empty unless the start failed."""
-
-    status_code: int
-    error: str = ""
-
-
-@dataclass(frozen=True, slots=True)
 class _Live:
     run: Run
     pump: JournalPump | None
@@ -85,7 +80,6 @@ class Lifecycle:
         strangers_s: float = _STRANGERS_S,
     ) -> None:
         """Must be made in the event loop; `tasks` lives as long as the daemon. Orphans are looked for now and then."""
-        self._strangers_s = strangers_s
         self._store = store
         self._runtime = runtime
         self._resources = resources
@@ -94,13 +88,12 @@ class Lifecycle:
         self._workers = workers
         self._clock = clock
         self._tasks = tasks
-        self._watch = JournalWatch()
+        self._output = Output(workers)
         self._live: dict[ContainerId, _Live] = {}
-        self._followers: set[asyncio.Task[None]] = {tasks.create_task(self._collect_strangers())}
-        self._waiting: dict[ContainerId, list[ContainerAttach]] = {}
+        self._followers: set[asyncio.Task[None]] = {tasks.create_task(collect_orphans(workers, strangers_s))}
+        self._restarts = Restarts(tasks, self._restart)
+        self._waiters = Waiters()
         self._kept: set[ContainerId] = set()
-        self._exits: dict[ContainerId, list[asyncio.Future[WaitResult]]] = {}
-        self._removals: dict[ContainerId, list[asyncio.Future[WaitResult]]] = {}
         self._forgetful: list[Callable[[ContainerId], None]] = []
         self._closing = False
 
@@ -118,6 +111,8 @@ class Lifecycle:
     def running(self, container: Container) -> Run:
         """The present run. Raises Conflict with Docker's words when there is none."""
         run = self.run_of(container)
+        if run is None and _is_between_runs(container):
+            raise Conflict(f"Container {container.id} is restarting, wait until the container is running")
         if run is None:
             raise Conflict(f"container {container.id} is not running")
         return run
@@ -132,22 +127,45 @@ class Lifecycle:
             Conflict: it is paused, or being removed.
             CommandNotFound, CommandNotExecutable, ProcessFailed: with Docker's words; the state says so too.
         """
-        await self.whole(self._start(container))
+        await self.whole(self._start_asked(container))
 
-    async def _start(self, container: Container) -> None:
+    async def _start_asked(self, container: Container) -> None:
         async with self._workers.holding(container.id):
-            following = advance(container.state.status, Event.START, container.id)
-            try:
-                launched, pump = await self._workers.call(self._launcher.launch, container)
-            except (LaminaError, OSError) as error:
-                failure = error if isinstance(error, LaminaError) else ProcessFailed(f"container start failed: {error}")
-                await self._start_failed(container, failure)
-            else:
-                self._started(container, following, launched, pump)
-                await self._workers.call(self._store.save_lazy, container)
-                return
-        await self._auto_remove(container)
-        raise failure
+            if _is_between_runs(container):
+                raise NotModified(f"container {container.id} is already started")
+            self._restarts.forget(container.id)
+            container.restart_count = 0
+            failure = await self._start(container)
+        await self._after_failure(container, failure)
+
+    async def _restart(self, container: Container) -> None:
+        """The pause after a run is over."""
+        try:
+            async with self._workers.holding(container.id):
+                if self._closing or not _is_between_runs(container):
+                    return  # somebody stopped it meanwhile
+                failure = await self._start(container)
+            await self._after_failure(container, failure)
+        except (LaminaError, OSError) as error:
+            _LOG.warning("container %s is not started again: %s", container.id[:12], error)
+
+    async def _after_failure(self, container: Container, failure: LaminaError | None) -> None:
+        if failure is not None:
+            await self._auto_remove(container)
+            raise failure
+
+    async def _start(self, container: Container) -> LaminaError | None:
+        """With the container held; the failure is in its state already."""
+        following = advance(container.state.status, Event.START, container.id)
+        try:
+            launched, pump = await self._workers.call(self._launcher.launch, container)
+        except (LaminaError, OSError) as error:
+            failure = error if isinstance(error, LaminaError) else ProcessFailed(f"container start failed: {error}")
+            await self._start_failed(container, failure)
+            return failure
+        self._started(container, following, launched, pump)
+        await self._workers.call(self._store.save_lazy, container)
+        return None
 
     def _started(self, container: Container, status: Status, launched: Launched, pump: JournalPump | None) -> None:
         state = container.state
@@ -160,8 +178,7 @@ class Lifecycle:
         container.has_been_started_before = True
         container.has_been_manually_stopped = False
         run = self.adopt(container, launched, pump)
-        for session in self._waiting.pop(container.id, []):
-            session.begin(run)
+        self._waiters.begun(container.id, run)
         self._tell_networks(container, "connect")
         self.tell(container, "start")
 
@@ -188,10 +205,10 @@ class Lifecycle:
 
     async def _start_failed(self, container: Container, error: LaminaError) -> None:
         state = container.state
+        state.status = advance(state.status, Event.START_FAILED, container.id)
         state.error = error.message
         state.exit_code = _failure_code(error)
-        for session in self._waiting.pop(container.id, []):
-            session.cancel()
+        self._waiters.none_begins(container.id)
         # Who waits for the next exit goes on waiting, as with Docker: there was none, and start has said why.
         await self._workers.call(self._store.save_lazy, container)
 
@@ -201,54 +218,37 @@ class Lifecycle:
         """One task per running container: pump its journal, deal with its exit."""
         # The owner of this task is the daemon: one container's trouble must not end the others.
         try:
-            await self._carry_output(container, run, pump)
+            await self._output.carry(container, run, pump)
             await self._settle(container, run, pump)
         except Exception:  # noqa: BLE001
             _LOG.exception("container %s can no longer be followed", container.id[:12])
 
-    async def _carry_output(self, container: Container, run: Run, pump: JournalPump | None) -> None:
-        """Until the end of the run. Trouble with its output must not hide the end from who waits for it."""
-        try:
-            if pump is None:
-                await run.pass_on()
-            else:
-                await self._drain(run, pump)
-        except Exception:  # noqa: BLE001
-            _LOG.exception("the output of container %s can no longer be carried", container.id[:12])
-            await run.wait_ended()
-
-    async def _drain(self, run: Run, pump: JournalPump) -> None:
-        watch = self._watch.watch(pump.journal, run.growth)
-        try:
-            while True:
-                seen, ended = run.growth.count, run.ended
-                if await self._workers.call(launching.advance, pump):
-                    run.logged.happened()
-                    mark = pump.mark()
-                    if mark is not None and run.may_begin_at(mark):
-                        await self._workers.call(pump.free_before, mark)
-                    continue
-                if ended:
-                    return
-                await run.growth.after(seen)
-        finally:
-            self._watch.unwatch(watch)
-
     async def _settle(self, container: Container, run: Run, pump: JournalPump | None) -> None:
         async with self._workers.holding(container.id):
             ended = await self._workers.call(self._launcher.collect, container, run.monitor, pump)
-            self._exited(container, run, ended)
+            ran_s = self._exited(container, run, ended)
             run.close()
             if pump is not None:
                 pump.close()
-            if not self._removes_itself(container):
-                await self._workers.call(self._launcher.clean_up, container)
+            await self._ended(container, ran_s)
         await self._auto_remove(container)
 
-    def _exited(self, container: Container, run: Run | None, ended: Ended) -> None:
-        """Record the end and tell everybody. Nothing waits for the disk here: a restart finds the same again."""
+    async def _ended(self, container: Container, ran_s: float) -> None:
+        """With the container held: its run's traces go, and the next run is on its way if there is to be one."""
+        if not self._removes_itself(container):
+            await self._workers.call(self._launcher.clean_up, container)
+        if _is_between_runs(container) and not self._closing:
+            self._restarts.schedule(container, ran_s)
+
+    def _exited(self, container: Container, run: Run | None, ended: Ended) -> float:
+        """Record the end and tell everybody; how many seconds the run took.
+
+        Nothing waits for the disk here: a restart of the daemon finds the same again.
+        """
         state = container.state
-        state.status = Status.EXITED
+        again = container.id not in self._kept and self._restarts.wanted(container, ended.exit_code)
+        state.status = Status.RESTARTING if again else Status.EXITED
+        container.restart_count += again
         state.pid = 0
         state.exit_code = ended.exit_code
         state.oom_killed = ended.oom_killed
@@ -257,12 +257,13 @@ class Lifecycle:
         if ended.oom_killed:
             self.tell(container, "oom")
         duration = _seconds_between(state.started_at, ended.at_ns)
-        self.tell(container, "die", exitCode=str(ended.exit_code), execDuration=str(duration))
+        self.tell(container, "die", exitCode=str(ended.exit_code), execDuration=str(int(duration)))
         self._tell_networks(container, "disconnect")
         if run is not None:
             run.settled.set()
             run.logged.happened()
-        self._answer(self._exits, container)
+        self._waiters.exited(container)
+        return duration
 
     async def settle_ended(self, container: Container) -> None:
         """A container that ended while no daemon was there: finish its log, record its exit, clean up."""
@@ -271,10 +272,17 @@ class Lifecycle:
             await self._workers.call(self._launcher.finish_journals, container)
             ended = await self._workers.call(self._runtime.ended, container.id)
             # Nobody recorded it: the host went down with it. 255 is what Docker says then.
-            self._exited(container, None, ended or Ended(255, self._clock.now_ns()))
-            if not self._removes_itself(container):
-                await self._workers.call(self._launcher.clean_up, container)
+            ran_s = self._exited(container, None, ended or Ended(255, self._clock.now_ns()))
+            await self._ended(container, ran_s)
         await self._auto_remove(container)
+
+    def start_soon(self, container: Container) -> None:
+        """The daemon starts, and the container is to run: an earlier daemon was waiting for it, or its policy says so.
+
+        What fails is in its state, and logged.
+        """
+        container.state.status = Status.RESTARTING
+        self._restarts.schedule(container, 0.0)
 
     # -- signals -----------------------------------------------------------------------------------------------
 
@@ -282,6 +290,8 @@ class Lifecycle:
         """Signal the container's first process; SIGKILL waits for the end. Raises Conflict when it does not run."""
         run = self.run_of(container)
         if run is None:
+            if number in (SIGKILL, stop_signal) and await self.whole(self._give_up_restart(container)):
+                return
             raise Conflict(f"cannot kill container: {container.name}: container {container.id} is not running")
         if number in (SIGKILL, stop_signal):
             container.has_been_manually_stopped = True
@@ -303,11 +313,28 @@ class Lifecycle:
         Raises:
             NotModified: it does not run.
         """
+        if await self.whole(self._give_up_restart(container)):
+            self.tell(container, "stop")
+            return
         run = self.run_of(container)
         if run is None:
             raise NotModified(f"container {container.id} is already stopped")
         container.has_been_manually_stopped = True
         await self.whole(self._stop(container, run, number, timeout_s))
+
+    async def _give_up_restart(self, container: Container) -> bool:
+        """Between two runs, stopping means that there is no next one; False when it is not between two runs."""
+        if not _is_between_runs(container):
+            return False
+        async with self._workers.holding(container.id):
+            if not _is_between_runs(container):
+                return False  # the pause was just over
+            self._restarts.call_off(container.id)
+            container.state.status = advance(container.state.status, Event.GIVE_UP_RESTART, container.id)
+            container.has_been_manually_stopped = True
+            await self._workers.call(self._store.save_lazy, container)
+            self._waiters.exited(container)
+        return True
 
     async def _stop(self, container: Container, run: Run, number: int, timeout_s: float | None) -> None:
         await self._signal(container, run, number)
@@ -359,39 +386,25 @@ class Lifecycle:
 
         The caller waits for it, or cancels it when nobody asks any more.
         """
-        future: asyncio.Future[WaitResult] = asyncio.get_running_loop().create_future()
-        if condition == "not-running" and container.id not in self._live:
+        runs = container.id in self._live or _is_between_runs(container)
+        if condition == "not-running" and not runs:
+            future: asyncio.Future[WaitResult] = asyncio.get_running_loop().create_future()
             future.set_result(WaitResult(container.state.exit_code, container.state.error))
             return future
-        pending = self._removals if condition == "removed" else self._exits
-        waiting = pending.setdefault(container.id, [])
-        waiting.append(future)
-        # Who gives up waiting is forgotten at once.
-        future.add_done_callback(lambda done: waiting.remove(done) if done in waiting else None)
-        return future
-
-    def _answer(self, pending: dict[ContainerId, list[asyncio.Future[WaitResult]]], container: Container) -> None:
-        for future in pending.pop(container.id, []):
-            if not future.done():
-                future.set_result(WaitResult(container.state.exit_code))
+        return self._waiters.for_removal(container) if condition == "removed" else self._waiters.for_exit(container)
 
     def attach(self, container: Container, wanted: Wanted) -> ContainerAttach:
         """A client of the present run, or of the next one when the container does not run."""
         tty = boolean(container.config, "Tty")
-        session = ContainerAttach(self._workers, wanted, tty=tty, leave=lambda gone: self._left(container.id, gone))
+        session = ContainerAttach(
+            self._workers, wanted, tty=tty, leave=lambda gone: self._waiters.left(container.id, gone)
+        )
         live = self._live.get(container.id)
         if live is not None:
             session.begin(live.run)
         else:
-            self._waiting.setdefault(container.id, []).append(session)
+            self._waiters.for_run(container.id, session)
         return session
-
-    def _left(self, container_id: ContainerId, session: ContainerAttach) -> None:
-        sessions = self._waiting.get(container_id, [])
-        if session in sessions:
-            sessions.remove(session)
-        if not sessions:
-            self._waiting.pop(container_id, None)
 
     async def resize(self, container: Container, rows: int, columns: int) -> None:
         """Set the size of the container's terminal."""
@@ -411,8 +424,8 @@ class Lifecycle:
                 raise Conflict(f"removal of container {container.id} is already in progress")
             container.state.status = advance(container.state.status, Event.REMOVE, container.id)
             container.state.removal_in_progress = True
-            for session in self._waiting.pop(container.id, []):
-                session.cancel()
+            self._waiters.none_begins(container.id)
+            self._restarts.forget(container.id)
             try:
                 await self._erase(container, volumes=volumes)
             except (LaminaError, OSError) as error:
@@ -425,8 +438,7 @@ class Lifecycle:
             self.tell(container, "destroy")
             for forget in self._forgetful:
                 forget(container.id)
-            self._answer(self._exits, container)
-            self._answer(self._removals, container)
+            self._waiters.removed(container)
 
     def _removes_itself(self, container: Container) -> bool:
         return boolean(container.host_config, "AutoRemove") and container.id not in self._kept
@@ -490,26 +502,10 @@ class Lifecycle:
         self._tasks.create_task(carry())
         return await asyncio.shield(done)
 
-    async def _collect_strangers(self) -> None:
-        """As a subreaper we inherit orphans: children of execs in the host's process namespace, failed monitors.
-
-        Whoever knows a child collects it at once, so one that stays a zombie from one look to the next is nobody's.
-        """
-        before: frozenset[int] = frozenset()
-        while True:
-            await asyncio.sleep(self._strangers_s)
-            try:
-                now = await self._workers.call(pidfd.zombie_children)
-            except OSError as error:  # out of descriptors: there is a next look
-                _LOG.warning("orphaned processes cannot be looked for: %s", error)
-                continue
-            for pid in now & before:
-                pidfd.collect_child(pid)
-            before = now
-
     async def aclose(self) -> None:
         """Stop following; the containers go on, and nobody waits for an end any more. Again is fine."""
         self._closing = True
+        await self._restarts.aclose()
         followers = tuple(self._followers)
         for follower in followers:
             follower.cancel()
@@ -520,7 +516,11 @@ class Lifecycle:
             if live.pump is not None:
                 live.pump.close()
         self._live.clear()
-        self._watch.close()
+        self._output.close()
+
+
+def _is_between_runs(container: Container) -> bool:
+    return container.state.status is Status.RESTARTING
 
 
 def _failure_code(error: LaminaError) -> int:
@@ -530,10 +530,10 @@ def _failure_code(error: LaminaError) -> int:
     return 126 if isinstance(error, CommandNotExecutable) else 128
 
 
-def _seconds_between(started_at: str, ended_ns: int) -> int:
-    """Whole seconds of a run, as the `execDuration` of `die`."""
+def _seconds_between(started_at: str, ended_ns: int) -> float:
+    """How long a run took."""
     try:
         started = calendar.timegm(time.strptime(started_at[:19], "%Y-%m-%dT%H:%M:%S"))
     except ValueError:  # a record that somebody edited
-        return 0
-    return max(0, ended_ns // 1_000_000_000 - started)
+        return 0.0
+    return max(0.0, ended_ns / 1e9 - started)

@@ -15,6 +15,7 @@ from lamina.containers.launching import REMOVES_VOLUMES
 from lamina.containers.lifecycle import Lifecycle
 from lamina.containers.logfile import JournalPump, journals, json_log
 from lamina.containers.record import Container
+from lamina.containers.restart import restart_policy
 from lamina.containers.runtime import Launched, Runtime
 from lamina.containers.state import Status
 from lamina.containers.store import ContainerStore
@@ -74,7 +75,18 @@ async def _recover_one(
         monitor.close()
         await workers.call(runtime.delete, container.id)
     await workers.call(_finish_journals, container, store)
+    if container.state.status is Status.RESTARTING or _wants_to_run(container):
+        lifecycle.start_soon(container)
     return ""
+
+
+def _wants_to_run(container: Container) -> bool:
+    """Ended, and its policy starts it with the daemon."""
+    return container.has_been_started_before and restart_policy(container.host_config).at_daemon_start(
+        exit_code=container.state.exit_code,
+        restarts=container.restart_count,
+        by_hand=container.has_been_manually_stopped,
+    )
 
 
 async def _adopt(

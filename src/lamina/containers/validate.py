@@ -56,7 +56,7 @@ def validate(config: JsonObject, host: JsonObject, limits: Limits) -> list[str]:
     _check_config(config)
     _check_network(config, host)
     _check_modes(host)
-    _check_policy(host)
+    check_restart_policy(host)
     SecurityOptions.parse(strings(host, "SecurityOpt"))
     for _, _, access in wanted_devices(host):
         parse_access(access)
@@ -201,7 +201,7 @@ def _check_modes(host: JsonObject) -> None:
         raise InvalidArgument(f"Invalid value {score}, range for oom score adj is [-1000, 1000]")
 
 
-def _check_policy(host: JsonObject) -> None:
+def check_restart_policy(host: JsonObject) -> None:
     policy = mapping(host, "RestartPolicy")
     name, most = text(policy, "Name"), integer(policy, "MaximumRetryCount")
     if name not in {"", "no", "always", "on-failure", "unless-stopped"}:
@@ -209,12 +209,12 @@ def _check_policy(host: JsonObject) -> None:
             f"invalid restart policy: unknown policy '{name[:80]}'; use one of 'no', 'always', 'on-failure', or "
             "'unless-stopped'"
         )
-    if name not in {"", "no"}:
-        if boolean(host, "AutoRemove"):
-            raise InvalidArgument("can't create 'AutoRemove' container with restart policy")
-        raise NotServed(f"the restart policy {name} is not served yet", hint="use --restart no")
-    if most:
+    if name not in {"", "no"} and boolean(host, "AutoRemove"):
+        raise InvalidArgument("can't create 'AutoRemove' container with restart policy")
+    if most and name != "on-failure":
         raise InvalidArgument("invalid restart policy: maximum retry count can only be used with 'on-failure'")
+    if most < 0:
+        raise InvalidArgument("invalid restart policy: maximum retry count cannot be negative")
 
 
 def _discard_what_cannot_be_limited(host: JsonObject, limits: Limits) -> list[str]:

@@ -172,5 +172,7 @@ def _require_running(container: Container) -> None:
     """Source: moby daemon/exec.go, getActiveContainer."""
     if container.state.status is Status.PAUSED:
         raise Conflict(f"Container {container.id} is paused, unpause the container before exec")
+    if container.state.status is Status.RESTARTING:
+        raise Conflict(f"Container {container.id} is restarting, wait until the container is running")
     if container.state.status is not Status.RUNNING:
         raise Conflict(f"container {container.id} is not running")

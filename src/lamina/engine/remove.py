@@ -50,7 +50,7 @@ class Remove:
             gone.cancel()
 
     async def _end(self, container: Container) -> None:
-        if self.lifecycle.run_of(container) is None:
+        if self.lifecycle.run_of(container) is None and container.state.status is not Status.RESTARTING:
             return
         # Conflict: it has ended by itself in this moment.
         with contextlib.suppress(Conflict):

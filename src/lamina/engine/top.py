@@ -33,6 +33,8 @@ class Top:
             InvalidArgument: ps refuses the arguments, or they leave out the PID column.
         """
         container = self.store.resolve(ref)
+        if container.state.status is Status.RESTARTING:
+            raise Conflict(f"Container {container.id} is restarting, wait until the container is running")
         if container.state.status not in (Status.RUNNING, Status.PAUSED):
             raise Conflict(f"container {container.id} is not running")
         parent = text(container.host_config, "CgroupParent").rstrip("/") or CGROUP_PARENT

@@ -1,4 +1,4 @@
-"""Change the limits of a container, also while it runs (async).
+"""Change the limits and the restart policy of a container, also while it runs (async).
 
 Source: moby daemon/update.go, container.UpdateContainer.
 """
@@ -13,10 +13,10 @@ from lamina.containers.record import Container
 from lamina.containers.resources import resources
 from lamina.containers.state import Status
 from lamina.containers.store import ContainerStore
-from lamina.containers.validate import Limits, validate_limits
+from lamina.containers.validate import Limits, check_restart_policy, validate_limits
 from lamina.errors import Conflict, InvalidArgument, NotServed
 from lamina.ids import ContainerId
-from lamina.jsonvalue import JsonObject, integer, mapping, text
+from lamina.jsonvalue import JsonObject, boolean, integer, mapping, text
 from lamina.workers import Workers
 
 _LIMITS = (
@@ -34,7 +34,7 @@ class SetsLimits(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """Change the limits of a container; what is zero or missing stays as it is."""
+    """Change limits and restart policy of a container; what is zero or missing stays as it is."""
 
     store: ContainerStore
     lifecycle: Lifecycle
@@ -75,11 +75,17 @@ class Update:
 
 
 def _changes(wanted: JsonObject, present: JsonObject) -> JsonObject:
-    policy = mapping(wanted, "RestartPolicy")
-    if text(policy, "Name") not in {"", "no"}:
-        raise NotServed(f"the restart policy {text(policy, 'Name')[:40]} is not served yet", hint="use --restart no")
     found: JsonObject = {key: value for key, value in wanted.items() if value and key != "RestartPolicy"}
-    others = sorted(set(found) - set(_LIMITS))
+    policy = mapping(wanted, "RestartPolicy")
+    if text(policy, "Name"):
+        check_restart_policy({"RestartPolicy": policy})
+        if boolean(present, "AutoRemove"):
+            raise Conflict("Restart policy cannot be updated because AutoRemove is enabled for the container")
+        found["RestartPolicy"] = {
+            "Name": text(policy, "Name"),
+            "MaximumRetryCount": integer(policy, "MaximumRetryCount"),
+        }
+    others = sorted(set(found) - {*_LIMITS, "RestartPolicy"})
     if others:
         raise NotServed(f"changing {others[0][:40]} of a container is not served yet")
     if "NanoCpus" in found:

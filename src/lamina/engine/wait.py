@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from dataclasses import dataclass
 
-from lamina.containers.lifecycle import Lifecycle, WaitResult
+from lamina.containers.lifecycle import Lifecycle
 from lamina.containers.store import ContainerStore
+from lamina.containers.waiters import WaitResult
 from lamina.errors import InvalidArgument
 
 CONDITIONS = ("not-running", "next-exit", "removed")

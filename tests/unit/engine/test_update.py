@@ -91,7 +91,8 @@ def test_what_the_kernel_refuses_is_not_recorded(scene: Scene) -> None:
         ({"Memory": 900 * MIB}, InvalidArgument, "smaller than already set memoryswap limit"),
         ({"Memory": 1}, InvalidArgument, "Minimum memory limit allowed is 6MB"),
         ({"NanoCpus": 3_000_000_000}, InvalidArgument, "Range of CPUs"),
-        ({"RestartPolicy": {"Name": "always"}}, NotServed, "restart policy always"),
+        ({"RestartPolicy": {"Name": "sometimes"}}, InvalidArgument, "unknown policy 'sometimes'"),
+        ({"RestartPolicy": {"Name": "always", "MaximumRetryCount": 1}}, InvalidArgument, "maximum retry count"),
         ({"Ulimits": [{"Name": "nofile"}]}, NotServed, "changing Ulimits"),
     ],
 )
