@@ -53,10 +53,12 @@ RESOLVE_IN_ROOT = 0x10
 # linux/fs.h
 RENAME_NOREPLACE = 1
 RENAME_EXCHANGE = 2
+RENAME_WHITEOUT = 4
 
 # linux/prctl.h
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
+PR_SET_IO_FLUSHER = 57
 
 # linux/inotify.h
 IN_MODIFY = 0x2
@@ -64,6 +66,9 @@ IN_CLOEXEC = 0o2000000
 IN_NONBLOCK = 0o4000
 
 # Numbers from 424 on are the same on every architecture; pivot_root is older.
+_SYS_FSOPEN = 430
+_SYS_FSCONFIG = 431
+_SYS_FSMOUNT = 432
 _SYS_OPENAT2 = 437
 _SYS_RENAMEAT2 = {"x86_64": 316, "aarch64": 276}
 _SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
@@ -212,6 +217,30 @@ def punch_hole(fd: int, offset: int, length: int) -> None:
     _check(_libc.fallocate(fd, 0x03, ctypes.c_int64(offset), ctypes.c_int64(length)))
 
 
+def fallocate(fd: int, mode: int, offset: int, length: int) -> None:
+    """Give, take, zero or move the blocks of a range.
+
+    Source: fallocate(2).
+    """
+    _check(_libc.fallocate(fd, mode, ctypes.c_int64(offset), ctypes.c_int64(length)))
+
+
+UTIME_NOW = (1 << 30) - 1
+UTIME_OMIT = (1 << 30) - 2
+
+
+def utimensat(file: StrOrBytesPath | int, atime: tuple[int, int], mtime: tuple[int, int]) -> None:
+    """Set the times of a path (a symlink is not followed) or an open file, as seconds and nanoseconds.
+
+    `UTIME_NOW` and `UTIME_OMIT` stand in the place of the nanoseconds. Source: utimensat(2).
+    """
+    times = (ctypes.c_int64 * 4)(*atime, *mtime)
+    if isinstance(file, int):
+        _check(_libc.futimens(file, ctypes.byref(times)))
+    else:
+        _check(_libc.utimensat(-100, os.fsencode(file), ctypes.byref(times), 0x100), file)
+
+
 def pivot_root(new_root: StrOrBytesPath, put_old: StrOrBytesPath) -> None:
     """Change the root mount of the calling thread's mount namespace.
 
@@ -253,6 +282,47 @@ def openat2(dir_fd: int, path: StrOrBytesPath, flags: int, *, mode: int = 0, res
     )
     _check(fd, path)
     return fd
+
+
+def fsopen(fstype: str) -> int:
+    """Begin to set up a file system that is then mounted by `fsmount`; a close-on-exec descriptor.
+
+    Source: fsopen(2), linux/mount.h FSOPEN_CLOEXEC.
+    """
+    fd: int = _libc.syscall(ctypes.c_long(_SYS_FSOPEN), fstype.encode(), ctypes.c_uint(1))
+    _check(fd, fstype)
+    return fd
+
+
+def fsconfig_flag(fd: int, key: str) -> None:
+    """Set an option without value. Source: fsconfig(2), FSCONFIG_SET_FLAG."""
+    _check(_fsconfig(fd, 0, key.encode(), None), key)
+
+
+def fsconfig_string(fd: int, key: str, value: str) -> None:
+    """Set an option with a value. Source: fsconfig(2), FSCONFIG_SET_STRING."""
+    _check(_fsconfig(fd, 1, key.encode(), os.fsencode(value)), f"{key}={value}")
+
+
+def fsconfig_create(fd: int, source: StrOrBytesPath) -> None:
+    """Read the file system as it was set up; `source` is for the message. Source: fsconfig(2), FSCONFIG_CMD_CREATE."""
+    _check(_fsconfig(fd, 6, None, None), source)
+
+
+def fsmount(fd: int) -> int:
+    """Mount what was set up, at no path: a close-on-exec descriptor of its root.
+
+    Source: fsmount(2), linux/mount.h FSMOUNT_CLOEXEC.
+    """
+    root: int = _libc.syscall(ctypes.c_long(_SYS_FSMOUNT), ctypes.c_int(fd), ctypes.c_uint(1), ctypes.c_uint(0))
+    _check(root)
+    return root
+
+
+def _fsconfig(fd: int, command: int, key: bytes | None, value: bytes | None) -> int:
+    number = ctypes.c_long(_SYS_FSCONFIG)
+    done: int = _libc.syscall(number, ctypes.c_int(fd), ctypes.c_uint(command), key, value, ctypes.c_int(0))
+    return done
 
 
 def file_system_type(path: StrOrBytesPath) -> int:
