@@ -17,9 +17,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from lamina.errors import LayerInUse
 from lamina.ids import CacheId
 from lamina.kernel.mounts import unmount
-from lamina.layers.rw import OPAQUE_MARKS, keeps_overlay_upper
+from lamina.layers.rw import keeps_upper
 from lamina.rootfs.copytree import copy_tree
-from lamina.rootfs.diff import changes, upper_changes
+from lamina.rootfs.diff import changes
+from lamina.rootfs.own_changes import own_changes
 from lamina.rootfs.remove import remove_tree
 from tests.conformance.conftest import SLOW, Bench, mounts_below
 from tests.conformance.hosts import STORAGE, Host
@@ -191,10 +192,9 @@ class Layers(RuleBasedStateMachine):
             return
         expected = changes(self.oracle(name), self.oracle(parent))
         assert self.bench.changes(name, parent) == expected
-        upper, cache_id = keeps_overlay_upper(self.bench.driver), CacheId(name)
+        upper, cache_id = keeps_upper(self.bench.driver), CacheId(name)
         if upper is not None:
-            mark = OPAQUE_MARKS[upper.dialect]
-            assert upper_changes(upper.upper(cache_id), mark, upper.lowers(cache_id)) == expected
+            assert own_changes(upper.upper(cache_id), upper.dialect, upper.lowers(cache_id)) == expected
 
     def teardown(self) -> None:
         try:

@@ -7,8 +7,9 @@ import os
 import pytest
 
 from lamina.ids import CacheId
-from lamina.layers.rw import OPAQUE_MARKS, keeps_overlay_upper
-from lamina.rootfs.diff import Change, ChangeKind, upper_changes
+from lamina.layers.rw import keeps_upper
+from lamina.rootfs.diff import Change, ChangeKind
+from lamina.rootfs.own_changes import own_changes
 from tests.conformance.conftest import Bench
 from tests.conformance.trees import (
     BASE,
@@ -82,7 +83,7 @@ class TestTelling:
 
 def upper_or_compared(bench: Bench, name: str, parent: str) -> list[Change]:
     """The fast way where the driver has one."""
-    upper, cache_id = keeps_overlay_upper(bench.driver), CacheId(name)
+    upper, cache_id = keeps_upper(bench.driver), CacheId(name)
     if upper is None:
         return bench.changes(name, parent)
-    return upper_changes(upper.upper(cache_id), OPAQUE_MARKS[upper.dialect], upper.lowers(cache_id))
+    return own_changes(upper.upper(cache_id), upper.dialect, upper.lowers(cache_id))

@@ -12,6 +12,8 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
+from lamina.changeset.whiteout import is_aufs_own
+
 _MAX_ENTRIES = 64
 _OVERLAY_OWN = ("trusted.overlay.origin", "trusted.overlay.impure", "trusted.overlay.uuid")
 """What the kernel notes about copied-up directories for itself; a copy does without."""
@@ -52,7 +54,8 @@ def pattern_of(upper: Path) -> Pattern | None:
     """The pattern of a filled upper directory; None when it holds anything that is not plain."""
     found: list[_Entry] = []
     for folder, names, files in os.walk(upper):
-        for name in [*names, *files]:
+        names[:] = [name for name in names if not is_aufs_own(os.fsencode(name))]
+        for name in [*names, *(name for name in files if not is_aufs_own(os.fsencode(name)))]:
             path = os.path.join(folder, name)
             entry = _entry(path, os.path.relpath(path, upper))
             if entry is None or len(found) >= _MAX_ENTRIES:

@@ -297,7 +297,7 @@ def _unpack_spec(target: UnpackTarget, limits: Limits, digest: Digest | None) ->
         "job": "unpack",
         "directory": os.fspath(target.directory),
         "tar_split": os.fspath(target.tar_split),
-        "opaque_mark": target.opaque_mark,
+        "dialect": target.dialect.value,
         "digest": digest,
         "limits": {
             "output_bytes": limits.stream.output_bytes,

@@ -12,29 +12,24 @@ import time
 from collections.abc import Callable, Hashable, Iterator
 from pathlib import Path
 
-from lamina.changeset.whiteout import OVERLAY_OPAQUE, OVERLAY_OPAQUE_USER
 from lamina.errors import AlreadyExists, CorruptRecord, InvalidArgument, NotFound, Unsupported
 from lamina.ids import CacheId, new_cache_id
 from lamina.layers import record, rwtar
 from lamina.layers.pattern import Pattern, pattern_of
 from lamina.layers.record import RwLayer
 from lamina.oci.digest import ChainId
-from lamina.rootfs.diff import Change, changes, upper_changes
+from lamina.rootfs.diff import Change, changes
+from lamina.rootfs.own_changes import own_changes
 from lamina.rootfs.remove import remove_tree
 from lamina.storage.driver import KeepsUpper, LimitsSize, StorageDriver, Usage, WhiteoutDialect
 from lamina.storage.mounting import Mounts
 
-OPAQUE_MARKS = {
-    WhiteoutDialect.OVERLAY: OVERLAY_OPAQUE,
-    WhiteoutDialect.OVERLAY_USERXATTR: OVERLAY_OPAQUE_USER,
-}
-
 _MAX_PATTERNS = 1024
 
 
-def keeps_overlay_upper(driver: StorageDriver) -> KeepsUpper | None:
-    """The driver, if it holds a layer's own changes in overlayfs' form."""
-    return driver if isinstance(driver, KeepsUpper) and driver.dialect in OPAQUE_MARKS else None
+def keeps_upper(driver: StorageDriver) -> KeepsUpper | None:
+    """The driver, if it holds a layer's own changes in a directory of their own."""
+    return driver if isinstance(driver, KeepsUpper) and driver.dialect is not WhiteoutDialect.NONE else None
 
 
 class RwLayers:
@@ -44,7 +39,7 @@ class RwLayers:
         self._directory = directory
         self._driver = driver
         self._mounts = mounts
-        self._upper = keeps_overlay_upper(driver)
+        self._upper = keeps_upper(driver)
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._readers: dict[str, int] = {}
@@ -202,8 +197,8 @@ class RwLayers:
         """What differs from the init layer (or, without one, from the image's top layer `below`)."""
         layer = self.get(name)
         if self._upper is not None:
-            mark = OPAQUE_MARKS[self._upper.dialect]
-            return upper_changes(self._upper.upper(layer.mount_id), mark, self._upper.lowers(layer.mount_id))
+            upper, lowers = self._upper.upper(layer.mount_id), self._upper.lowers(layer.mount_id)
+            return own_changes(upper, self._upper.dialect, lowers)
         old = layer.init_id or below
         with contextlib.ExitStack() as stack:
             new_tree = stack.enter_context(self._mounts.mounted(layer.mount_id))
@@ -211,10 +206,10 @@ class RwLayers:
             return changes(new_tree, old_tree)
 
     def write_diff(self, name: str, below: CacheId | None, out: rwtar.Writable) -> None:
-        """The layer's changes as a layer tar: by walking an overlay upper, else from the compared trees."""
+        """The layer's changes as a layer tar: by walking its directory of own changes, else from the compared trees."""
         layer = self.get(name)
         if self._upper is not None:
-            rwtar.write_tree(self._upper.upper(layer.mount_id), out, OPAQUE_MARKS[self._upper.dialect])
+            rwtar.write_tree(self._upper.upper(layer.mount_id), out, self._upper.dialect)
             return
         found = self.changes(name, below)
         with self._mounts.mounted(layer.mount_id) as tree:

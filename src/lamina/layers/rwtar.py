@@ -16,6 +16,7 @@ from typing import Protocol
 from lamina.changeset import whiteout
 from lamina.changeset.entry import Entry, EntryKind
 from lamina.changeset.tarheader import END, encode_header, padding
+from lamina.changeset.whiteout import WhiteoutDialect
 from lamina.kernel import xattr
 from lamina.rootfs.diff import Change, ChangeKind
 
@@ -45,7 +46,7 @@ class _Writing:
     """One archive on its way out."""
 
     out: Writable
-    opaque_mark: str | None
+    dialect: WhiteoutDialect
     links: dict[tuple[int, int], bytes] = field(default_factory=dict)
 
     def emit(self, entry: Entry, file: int | None = None) -> None:
@@ -66,13 +67,14 @@ class _Writing:
         self.out.write(padding(entry.size_bytes))
 
 
-def write_tree(directory: Path, out: Writable, opaque_mark: str | None = None) -> None:
+def write_tree(directory: Path, out: Writable, dialect: WhiteoutDialect = WhiteoutDialect.NONE) -> None:
     """Write everything below `directory`, but not itself.
 
-    With `opaque_mark` it is a directory of overlay changes: devices 0:0 become `.wh.` files in the place of the
-    original name, and a directory with the mark is followed by `.wh..wh..opq`.
+    Unless `dialect` is NONE it is a directory of own changes. Those of overlay: devices 0:0 become `.wh.` files in the
+    place of the original name, and an opaque directory is followed by `.wh..wh..opq`. Those of aufs: the `.wh.` files
+    themselves, without what aufs keeps for itself.
     """
-    writing = _Writing(out, opaque_mark)
+    writing = _Writing(out, dialect)
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     _walk(writing, fd, b"")
     out.write(END)
@@ -83,7 +85,7 @@ def write_named(fd: int, base: bytes, name: bytes, out: Writable) -> None:
 
     `base` may be `.` for the directory itself. Symlinks are not followed.
     """
-    writing = _Writing(out, None)
+    writing = _Writing(out, WhiteoutDialect.NONE)
     if _write_name(writing, fd, base, name):
         _walk(writing, os.open(base, _DIRECTORY, dir_fd=fd), name + b"/")
     out.write(END)
@@ -91,7 +93,7 @@ def write_named(fd: int, base: bytes, name: bytes, out: Writable) -> None:
 
 def write_changes(directory: Path, changes: Iterable[Change], now_ns: int, out: Writable) -> None:
     """Write the changed names of the tree `directory`, all paths sorted as byte strings; deletions as whiteouts."""
-    writing = _Writing(out, None)
+    writing = _Writing(out, WhiteoutDialect.NONE)
     root = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         for change in sorted(changes, key=lambda change: os.fsencode(change.path)):
@@ -168,11 +170,10 @@ def _write_name(writing: _Writing, fd: int, base: bytes, name: bytes) -> bool:
         gid=found.st_gid,
         mtime_ns=found.st_mtime_ns // _SECOND * _SECOND,
     )
+    if _write_mark(writing, base, entry, found):
+        return False
     if kind is EntryKind.DIRECTORY:
         return _write_directory(writing, fd, base, entry)
-    if kind is EntryKind.CHARACTER_DEVICE and found.st_rdev == 0 and writing.opaque_mark is not None:
-        _write_whiteout(writing, entry)
-        return False
     if found.st_nlink > 1 and _write_link(writing, found, entry):
         return False
     entry.xattrs = _capability(fd, base)
@@ -192,11 +193,25 @@ def _write_directory(writing: _Writing, fd: int, base: bytes, entry: Entry) -> b
     bare = entry.name
     entry.name = bare + b"/"
     writing.emit(entry)
-    mark = writing.opaque_mark
+    mark = writing.dialect.opaque_xattr
     if mark is not None and xattr.get(b"/proc/self/fd/%d/%b" % (fd, base), mark) == b"y":
         name = bare + b"/" + whiteout.OPAQUE
         writing.emit(Entry(EntryKind.FILE, name, mode=entry.mode & 0o777, uid=entry.uid, gid=entry.gid))
     return True
+
+
+def _write_mark(writing: _Writing, base: bytes, entry: Entry, found: os.stat_result) -> bool:
+    """Write a name that is a mark of the union and no file, in the form of a layer; False for anything else."""
+    if writing.dialect is WhiteoutDialect.AUFS and base.startswith(whiteout.PREFIX):
+        if not whiteout.is_aufs_own(base):
+            entry.kind = EntryKind.FILE  # and never a hard link, though aufs keeps one inode for all of them
+            writing.emit(entry)
+        return True
+    is_overlays = writing.dialect.opaque_xattr is not None
+    if is_overlays and entry.kind is EntryKind.CHARACTER_DEVICE and found.st_rdev == 0:
+        _write_whiteout(writing, entry)
+        return True
+    return False
 
 
 def _write_whiteout(writing: _Writing, entry: Entry) -> None:

@@ -23,16 +23,16 @@ from lamina.layers import assemble, record, rwtar
 from lamina.layers.pool import WorkerPool, write_tar_through
 from lamina.layers.record import TAR_SPLIT, Layer, RwLayer
 from lamina.layers.retain import Holds
-from lamina.layers.rw import OPAQUE_MARKS, RwLayers, keeps_overlay_upper
+from lamina.layers.rw import RwLayers, keeps_upper
 from lamina.layers.unpack import Unpacked, UnpackTarget, unpack
 from lamina.oci.digest import ChainId, Digest, chain_id, hex_of
 from lamina.rootfs.diff import Change
 from lamina.rootfs.remove import remove_tree
-from lamina.storage.driver import Rebases, StorageDriver, Usage
+from lamina.storage.driver import Rebases, StorageDriver, Usage, WhiteoutDialect
 from lamina.storage.mounting import Mounts
 
-MAX_DEPTH = 125
-"""Layers in a chain. Source: moby layer/layer_store.go `maxLayerDepth`."""
+MAX_DEPTH = 500
+"""Layers in a chain. dockerd stops at 125, because overlay does; here what is below that becomes a merged layer."""
 
 _LARGE_BYTES = 4 << 20
 """From here on the daemon's interpreter lock is worth a worker process."""
@@ -55,8 +55,17 @@ class StagedLayer:
 class LayerStore:
     """Registers layers, gives them out, counts who holds them. `directory` is `<root>/image/<driver>/layerdb`."""
 
-    def __init__(self, directory: Path, driver: StorageDriver, mounts: Mounts, pool: WorkerPool | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        driver: StorageDriver,
+        mounts: Mounts,
+        pool: WorkerPool | None = None,
+        *,
+        max_depth: int = MAX_DEPTH,
+    ) -> None:
         """With a `pool` the tars of large layers are put together by its workers."""
+        self._max_depth = max_depth
         self._directory = directory
         self._driver = driver
         self._mounts = mounts
@@ -66,7 +75,7 @@ class LayerStore:
         self._depths: dict[ChainId, int] = {}
         self._holds = Holds()
         self._rw = RwLayers(directory / "mounts", driver, mounts)
-        self._upper = keeps_overlay_upper(driver)
+        self._upper = keeps_upper(driver)
         self.can_stage_early = isinstance(driver, Rebases)
 
     # --- reading what is there -------------------------------------------------------------------------------------
@@ -125,11 +134,11 @@ class LayerStore:
             self._driver.create(cache_id, below)
             undo.callback(self._driver.remove, cache_id)
             if self._upper is not None:
-                directory, mark = self._upper.upper(cache_id), OPAQUE_MARKS[self._upper.dialect]
+                directory, dialect = self._upper.upper(cache_id), self._upper.dialect
             else:
-                directory, mark = self._mounts.acquire(cache_id), None
+                directory, dialect = self._mounts.acquire(cache_id), WhiteoutDialect.NONE
             undo.pop_all()
-        target = UnpackTarget(directory, write_set / TAR_SPLIT, mark)
+        target = UnpackTarget(directory, write_set / TAR_SPLIT, dialect)
         return StagedLayer(cache_id, write_set, parent, target, is_mounted=self._upper is None)
 
     def commit(self, staged: StagedLayer, parent: ChainId | None, unpacked: Unpacked) -> Layer:
@@ -139,7 +148,7 @@ class LayerStore:
         thrown away too.
 
         Raises:
-            InvalidArgument: the chain would be deeper than 125 layers.
+            InvalidArgument: the chain would be deeper than `max_depth` layers.
             NoSuchLayer: no such parent.
         """
         chain = chain_id(parent, unpacked.diff_id)
@@ -376,7 +385,7 @@ class LayerStore:
         """Everything that must be on disk before the record says that the layer exists."""
         if layer.parent is not None:
             below = self.get(layer.parent)
-            if self._depth(layer.parent) >= MAX_DEPTH:
+            if self._depth(layer.parent) >= self._max_depth:
                 raise InvalidArgument("max depth exceeded")
             if staged.parent is None:
                 self._rebase(staged, below)

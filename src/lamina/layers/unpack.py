@@ -24,6 +24,7 @@ from lamina.changeset.entry import Entry, EntryKind
 from lamina.changeset.tarcodec import DEFAULT_LIMITS as TAR_LIMITS
 from lamina.changeset.tarcodec import TarLimits, TarReader
 from lamina.changeset.tarsplit import TarSplitWriter
+from lamina.changeset.whiteout import WhiteoutDialect
 from lamina.errors import DigestMismatch, SizeMismatch, StorageFull
 from lamina.oci.digest import DiffId, Digest
 from lamina.rootfs.apply import TreeWriter
@@ -36,13 +37,13 @@ _QUEUED_CHUNKS = 8
 class UnpackTarget:
     """Where a layer goes.
 
-    `directory` gets the files; `tar_split` is the file to make for the framing. `opaque_mark` is the extended attribute
-    of opaque directories when `directory` holds overlay changes, None when it holds the whole merged tree.
+    `directory` gets the files; `tar_split` is the file to make for the framing. `dialect` says what whiteouts become in
+    `directory`; NONE when it holds the whole merged tree.
     """
 
     directory: Path
     tar_split: Path
-    opaque_mark: str | None
+    dialect: WhiteoutDialect
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,8 @@ class Unpacked:
     """What was learned from the stream.
 
     `digest` and `stream_bytes` are of the bytes as they came (compressed), `diff_id` and `tar_bytes` of the plain tar.
-    `layer_bytes` is what Docker calls the layer's size: the directory's for overlay, the headers' sum for merged trees.
+    `layer_bytes` is what Docker calls the layer's size: the directory's for own changes, the headers' sum for a merged
+    tree.
     """
 
     diff_id: DiffId
@@ -201,7 +203,7 @@ def _spread(plain: Iterator[bytes], target: UnpackTarget, limits: TarLimits) -> 
     reader = TarReader(plain, limits)
     split = TarSplitWriter()
     entries = 0
-    with open(target.tar_split, "xb") as record, TreeWriter(target.directory, target.opaque_mark) as tree:
+    with open(target.tar_split, "xb") as record, TreeWriter(target.directory, target.dialect) as tree:
         while (entry := reader.next_entry()) is not None:
             entries += 1
             split.raw(reader.take_framing())
@@ -217,7 +219,7 @@ def _spread(plain: Iterator[bytes], target: UnpackTarget, limits: TarLimits) -> 
         record.flush()
         os.fchmod(record.fileno(), 0o644)
         os.fsync(record.fileno())
-        if target.opaque_mark is None:
+        if target.dialect is WhiteoutDialect.NONE:
             return entries, tree.header_bytes
         return entries, directory_bytes(target.directory) if tree.replaced else tree.file_bytes
 

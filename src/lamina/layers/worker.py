@@ -21,6 +21,7 @@ from typing import Self
 from lamina import errors
 from lamina.changeset.compression import StreamLimits
 from lamina.changeset.tarcodec import TarLimits
+from lamina.changeset.whiteout import WhiteoutDialect
 from lamina.jsonvalue import JsonObject, integer, mapping, text
 from lamina.layers.assemble import write_tar
 from lamina.layers.unpack import Limits, UnpackTarget, unpack
@@ -87,7 +88,9 @@ def failure_of(error: Exception) -> bytes:
 
 
 def _unpack(job: JsonObject, fd: int) -> JsonObject:
-    target = UnpackTarget(Path(text(job, "directory")), Path(text(job, "tar_split")), text(job, "opaque_mark") or None)
+    target = UnpackTarget(
+        Path(text(job, "directory")), Path(text(job, "tar_split")), WhiteoutDialect(text(job, "dialect"))
+    )
     limits = mapping(job, "limits")
     bounds = Limits(
         StreamLimits(integer(limits, "output_bytes"), integer(limits, "free_bytes"), integer(limits, "ratio")),

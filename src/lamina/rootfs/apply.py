@@ -8,6 +8,7 @@ Source: moby pkg/archive `createTarFile`, `UnpackLayer` for the order of steps a
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
@@ -21,6 +22,7 @@ from lamina.changeset import whiteout
 from lamina.changeset.entry import Entry, EntryKind
 from lamina.changeset.names import clean_name, shown
 from lamina.changeset.tarsplit import crc_of
+from lamina.changeset.whiteout import WhiteoutDialect
 from lamina.errors import InvalidArgument, PermissionDenied, UnsafeArchive
 from lamina.rootfs.directories import OPEN_DIRECTORY, Directories, unsafe
 from lamina.rootfs.remove import remove_at
@@ -42,22 +44,24 @@ class Body(Protocol):
 class TreeWriter:
     """Writes the entries of one changeset into one directory. Use it in `with`; `finish` before leaving.
 
-    With `opaque_mark` (an extended attribute's name) the directory holds own changes in overlayfs' dialect: whiteouts
-    become character devices 0:0 and opaque directories get the mark. Without it the directory is the merged tree, and
-    whiteouts remove from it.
+    The directory holds own changes in `dialect`: whiteouts become character devices 0:0 and opaque directories get an
+    extended attribute, or both stay files as in the tar (aufs). With NONE it is the merged tree, and whiteouts remove
+    from it.
 
     `file_bytes` is the size of the tree as `du` on the directory would find it, every inode once, links by the length
     of their target; `header_bytes` the sum of the entries' sizes. `replaced` tells that one entry replaced another one,
     so `file_bytes` is too large.
     """
 
-    def __init__(self, directory: Path, opaque_mark: str | None) -> None:
-        self._directories = Directories(directory, opaque_mark, self._note)
-        self._opaque_mark = opaque_mark
+    def __init__(self, directory: Path, dialect: WhiteoutDialect) -> None:
+        self._directories = Directories(directory, dialect, self._made_parent)
+        self._merges = dialect is WhiteoutDialect.NONE
+        self._keeps_names = dialect is WhiteoutDialect.AUFS
         self._me = (os.geteuid(), os.getegid())
         self._late: list[bytes] = []
         self._late_xattrs: dict[int, Entry] = {}
         self._made: set[bytes] = set()
+        self._hidden: set[bytes] = set()
         self.file_bytes = 0
         self.header_bytes = 0
         self.replaced = False
@@ -161,12 +165,12 @@ class TreeWriter:
         if entry.kind is not EntryKind.DIRECTORY:
             raise UnsafeArchive(f"the entry {shown(entry.name)} would replace the root of the layer")
         # Over other layers the root's own metadata comes from the driver, as in Docker.
-        if self._opaque_mark is None:
+        if self._merges:
             self._dress_late(b"", entry)
 
     def _create(self, name: bytes, parent: bytes, base: bytes, mode: int) -> int:
         at = self._directories.open(parent)
-        if self._opaque_mark is None:
+        if self._merges or self._hidden:
             self._note(name)
         try:
             return os.open(base, _CREATE, mode, dir_fd=at)
@@ -211,7 +215,7 @@ class TreeWriter:
 
     def _make_directory(self, name: bytes, parent: bytes, base: bytes) -> None:
         at = self._directories.open(parent)
-        self._note(name)
+        hid = self._note(name)
         try:
             os.mkdir(base, 0o700, dir_fd=at)
         except FileExistsError:
@@ -220,10 +224,10 @@ class TreeWriter:
             hid = self._clear(at, base)
             at = self._directories.open(parent)
             os.mkdir(base, 0o700, dir_fd=at)
-            if hid:
-                self._directories.mark_opaque(self._directories.open(name))
         except OSError as error:
             raise unsafe(error, name) from error
+        if hid:
+            self._directories.mark_opaque(self._directories.open(name))
 
     def _link(self, entry: Entry, name: bytes, parent: bytes, base: bytes) -> None:
         target = _clean(entry.link)
@@ -307,7 +311,7 @@ class TreeWriter:
     def _write_whiteout(self, entry: Entry, parent: bytes, base: bytes) -> None:
         if base == whiteout.OPAQUE:
             at = self._directories.open(parent)
-            if self._opaque_mark is None:
+            if self._merges:
                 self._remove_foreign(os.dup(at), parent)
             else:
                 self._directories.mark_opaque(at)
@@ -315,8 +319,11 @@ class TreeWriter:
         hidden = whiteout.victim(base)
         at = self._directories.open(parent)
         name = parent + b"/" + hidden if parent else hidden
-        if self._opaque_mark is None:
+        if self._merges:
             self._hide_in_tree(at, name, hidden)
+            return
+        if self._keeps_names:
+            self._hide_by_name(entry, parent, base)
             return
         try:
             os.mknod(hidden, stat.S_IFCHR, 0, dir_fd=at)
@@ -330,6 +337,37 @@ class TreeWriter:
         if (entry.uid, entry.gid) != self._me:
             os.chown(hidden, entry.uid, entry.gid, dir_fd=at, follow_symlinks=False)
 
+    def _hide_by_name(self, entry: Entry, parent: bytes, base: bytes) -> None:
+        """Keep the whiteout as the empty file that it is, unless this layer itself has made what it hides."""
+        hidden = whiteout.victim(base)
+        name = parent + b"/" + hidden if parent else hidden
+        at = self._directories.open(parent)
+        with contextlib.suppress(FileNotFoundError):
+            if stat.S_ISDIR(self._look(at, hidden).st_mode):
+                self._directories.mark_opaque(self._directories.open(name, make=False))
+            return
+        try:
+            fd = os.open(base, _CREATE, entry.mode, dir_fd=at)
+        except FileExistsError:
+            return
+        except OSError as error:
+            raise unsafe(error, name) from error
+        try:
+            self._dress(fd, entry, at)
+        finally:
+            os.close(fd)
+        self._hidden.add(name)
+
+    def _made_parent(self, name: bytes) -> None:
+        """Take in a directory that an entry needed: one in the place of a whiteout shows nothing from below."""
+        if self._note(name):
+            parent, _, base = name.rpartition(b"/")
+            fd = os.open(base, OPEN_DIRECTORY, dir_fd=self._directories.open(parent))
+            try:
+                self._directories.mark_opaque(fd)
+            finally:
+                os.close(fd)
+
     def _hide_in_tree(self, at: int, name: bytes, hidden: bytes) -> None:
         try:
             found = self._look(at, hidden)
@@ -340,13 +378,21 @@ class TreeWriter:
         elif stat.S_ISDIR(found.st_mode):
             self._remove_foreign(os.dup(self._directories.open(name, make=False)), name)
 
-    def _note(self, name: bytes) -> None:
-        """Remember what this changeset has put into the merged tree, with the directories above."""
-        if self._opaque_mark is not None:
-            return
-        while name and name not in self._made:
+    def _note(self, name: bytes) -> bool:
+        """A name of the changeset is about to be made; True when a whiteout file of it had to go first.
+
+        Remembers what this changeset has put into the merged tree, with the directories above.
+        """
+        if name in self._hidden:
+            self._hidden.remove(name)
+            parent, _, base = name.rpartition(b"/")
+            with contextlib.suppress(FileNotFoundError):  # gone with a directory that was replaced
+                os.unlink(whiteout.PREFIX + base, dir_fd=self._directories.open(parent))
+                return True
+        while self._merges and name and name not in self._made:
             self._made.add(name)
             name = name.rpartition(b"/")[0]
+        return False
 
     def _remove_foreign(self, at: int, directory: bytes) -> None:
         """Remove from a directory of the merged tree what this changeset has not put there; closes `at`."""

@@ -13,25 +13,28 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
+from lamina.changeset import whiteout
 from lamina.changeset.names import shown
+from lamina.changeset.whiteout import WhiteoutDialect
 from lamina.errors import UnsafeArchive, Unsupported
 from lamina.kernel.openat import open_in_root
 
 OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_MARK = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 _KEPT = 200
 
 
 class Directories:
     """Descriptors of the directories below one root. They belong to this object; `forget` closes them all.
 
-    `opaque_mark` is the attribute that hides what lies below a directory, None where no layer lies below; `made` is
-    told every directory that is made because an entry needs it.
+    `dialect` is how the layer says that names are gone; `made` is told every directory that is made because an entry
+    needs it.
     """
 
-    def __init__(self, root: Path, opaque_mark: str | None, made: Callable[[bytes], None]) -> None:
+    def __init__(self, root: Path, dialect: WhiteoutDialect, made: Callable[[bytes], None]) -> None:
         self.root = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self.umask = _umask()
-        self._opaque_mark = opaque_mark
+        self._dialect = dialect
         self._made = made
         self._fds: dict[bytes, int] = {b"": self.root}
         self._inheriting: set[int] = set()
@@ -47,18 +50,21 @@ class Directories:
         Raises:
             Unsupported: the file system does not keep the mark.
         """
-        if self._opaque_mark is None:
+        if self._dialect is WhiteoutDialect.AUFS:
+            os.close(os.open(whiteout.OPAQUE, _MARK, 0o444, dir_fd=fd))
+        mark = self._dialect.opaque_xattr
+        if mark is None:
             return
         try:
-            os.setxattr(fd, self._opaque_mark, b"y")
+            os.setxattr(fd, mark, b"y")
         except OSError as error:
             if error.errno in {errno.ENOTSUP, errno.EPERM}:
-                raise Unsupported(f"the storage cannot hold the attribute {self._opaque_mark}") from error
+                raise Unsupported(f"the storage cannot hold the attribute {mark}") from error
             raise
 
     def is_whiteout(self, found: os.stat_result) -> bool:
-        """Is this a mark of the layer itself, and no file?"""
-        return self._opaque_mark is not None and stat.S_ISCHR(found.st_mode) and found.st_rdev == 0
+        """Is this a mark of the layer itself in the place of a file? Those of aufs have names of their own."""
+        return self._dialect.opaque_xattr is not None and stat.S_ISCHR(found.st_mode) and found.st_rdev == 0
 
     def open(self, name: bytes, *, make: bool = True) -> int:
         """A descriptor of a directory of the layer, owned by the cache; missing ones are made 0755."""
@@ -111,6 +117,8 @@ class Directories:
         raise UnsafeArchive(f"{shown(path)} is not a directory, but entries lie below it")
 
     def _make_parent(self, fd: int, part: bytes, path: bytes) -> int:
+        if self._dialect is WhiteoutDialect.AUFS and part.startswith(whiteout.PREFIX):
+            raise UnsafeArchive(f"{shown(path)} is a whiteout, but entries lie below it")
         try:
             os.mkdir(part, 0o755, dir_fd=fd)
         except OSError as error:

@@ -11,25 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 from typing import ClassVar, Protocol, runtime_checkable
 
+from lamina.changeset.whiteout import WhiteoutDialect as WhiteoutDialect  # noqa: PLC0414 - drivers find it here
 from lamina.ids import CacheId
 from lamina.kernel.mounts import Mount
-
-
-class WhiteoutDialect(Enum):
-    """How a directory of own changes says "this name is gone"."""
-
-    OVERLAY = "overlay"
-    """Character device 0:0; opaque directories carry the xattr `trusted.overlay.opaque` = `y`."""
-    OVERLAY_USERXATTR = "overlay-userxattr"
-    """The same with `user.overlay.opaque`, for mounts made inside a user namespace."""
-    AUFS = "aufs"
-    """Files named `.wh.<name>` and `.wh..wh..opq`."""
-    NONE = "none"
-    """The directory is the whole tree; a deleted name is just not there."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from lamina.changeset.whiteout import WhiteoutDialect
 from lamina.errors import CorruptRecord, DataLoss
 from lamina.layers.assemble import tar_bytes, write_tar
 from lamina.layers.unpack import UnpackTarget, unpack
@@ -18,7 +19,7 @@ TAR = mine(make([("d/small", FILE, 0o644, b"small"), ("d/big", FILE, 0o644, os.u
 @pytest.fixture
 def layer(tmp_path: Path) -> tuple[Path, Path, DiffId]:
     (tmp_path / "layer").mkdir()
-    target = UnpackTarget(tmp_path / "layer", tmp_path / "split", None)
+    target = UnpackTarget(tmp_path / "layer", tmp_path / "split", WhiteoutDialect.NONE)
     return target.tar_split, target.directory, unpack(io.BytesIO(TAR), target).diff_id
 
 
@@ -81,7 +82,7 @@ def test_a_missing_or_damaged_record_is_told(layer: tuple[Path, Path, DiffId]) -
 
 def test_names_through_symlinks_are_read_inside_the_layer(tmp_path: Path) -> None:
     (tmp_path / "layer").mkdir()
-    target = UnpackTarget(tmp_path / "layer", tmp_path / "split", None)
+    target = UnpackTarget(tmp_path / "layer", tmp_path / "split", WhiteoutDialect.NONE)
     tar = mine(
         make([("usr/bin/ls", FILE, 0o755, b"ls"), ("bin", SYMLINK, 0o777, "/usr/bin"), ("bin/cp", FILE, 0o755, b"cp")])
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from lamina.changeset.whiteout import WhiteoutDialect
 from lamina.errors import DataLoss, DigestMismatch, ProcessFailed, SizeMismatch, StorageFull, UnsafeArchive
 from lamina.layers.pool import FileSlice, UnpackJob, WorkerPool, _revive
 from lamina.layers.unpack import UnpackTarget
@@ -27,7 +28,7 @@ def pool() -> Iterator[WorkerPool]:
 @pytest.fixture
 def target(tmp_path: Path) -> UnpackTarget:
     (tmp_path / "layer").mkdir()
-    return UnpackTarget(tmp_path / "layer", tmp_path / "split", None)
+    return UnpackTarget(tmp_path / "layer", tmp_path / "split", WhiteoutDialect.NONE)
 
 
 def feed(job: UnpackJob, data: bytes) -> None:
@@ -64,7 +65,7 @@ def test_a_worker_is_used_again_and_modes_are_exact(pool: WorkerPool, tmp_path: 
     tar = mine(make([("f", FILE, 0o666, b"1")]))
     for number in range(3):
         (tmp_path / str(number)).mkdir()
-        job = pool.unpack(UnpackTarget(tmp_path / str(number), tmp_path / f"split{number}", None))
+        job = pool.unpack(UnpackTarget(tmp_path / str(number), tmp_path / f"split{number}", WhiteoutDialect.NONE))
         seen.add(job._worker.process.pid if job._worker else None)
         feed(job, tar)
         job.result()
@@ -88,7 +89,7 @@ def test_errors_come_back_as_what_they_were(pool: WorkerPool, target: UnpackTarg
 
 
 def test_an_error_of_the_system_keeps_its_number(pool: WorkerPool, tmp_path: Path) -> None:
-    job = pool.unpack(UnpackTarget(tmp_path / "absent", tmp_path / "split", None))
+    job = pool.unpack(UnpackTarget(tmp_path / "absent", tmp_path / "split", WhiteoutDialect.NONE))
     feed(job, TAR)
     with pytest.raises(FileNotFoundError):
         job.result()

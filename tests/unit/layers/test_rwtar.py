@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from lamina.changeset.whiteout import WhiteoutDialect
 from lamina.layers.rwtar import write_changes, write_tree
 from lamina.layers.unpack import UnpackTarget, unpack
 from lamina.rootfs.diff import Change, ChangeKind
@@ -84,7 +85,7 @@ def test_a_tree_unpacked_again_is_the_same_tree(tmp_path: Path) -> None:
     out = io.BytesIO()
     write_tree(tree, out)
     (tmp_path / "back").mkdir()
-    unpack(io.BytesIO(out.getvalue()), UnpackTarget(tmp_path / "back", tmp_path / "split", None))
+    unpack(io.BytesIO(out.getvalue()), UnpackTarget(tmp_path / "back", tmp_path / "split", WhiteoutDialect.NONE))
     again = io.BytesIO()
     write_tree(tmp_path / "back", again)
     assert again.getvalue() == out.getvalue()
@@ -97,7 +98,7 @@ def test_overlay_marks_become_whiteouts_in_the_place_of_the_name(tmp_path: Path)
     (tmp_path / "d/f").write_text("1")
     os.mknod(tmp_path / "c", 0o020000, 0)
     out = io.BytesIO()
-    write_tree(tmp_path, out, "trusted.overlay.opaque")
+    write_tree(tmp_path, out, WhiteoutDialect.OVERLAY)
     out.seek(0)
     with tarfile.open(fileobj=out) as tar:
         found = tar.getmembers()
@@ -114,3 +115,21 @@ def test_capabilities_are_kept_and_nothing_else(tmp_path: Path) -> None:
     os.setxattr(tmp_path / "ping", "user.mine", b"1")
     (info,) = written(tmp_path)
     assert list(info.pax_headers) == ["SCHILY.xattr.security.capability"]
+
+
+def test_aufs_names_go_out_as_they_are_without_its_book_keeping(tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / ".wh..wh..opq").touch()
+    (tmp_path / ".wh..wh.plnk").mkdir()
+    (tmp_path / ".wh..wh.plnk" / "1.2").write_bytes(b"x")
+    (tmp_path / ".wh..wh.aufs").touch()
+    (tmp_path / ".wh.one").touch()
+    os.link(tmp_path / ".wh.one", tmp_path / ".wh.two")
+    (tmp_path / "file").write_bytes(b"content")
+    out = io.BytesIO()
+    write_tree(tmp_path, out, WhiteoutDialect.AUFS)
+    with tarfile.open(fileobj=io.BytesIO(out.getvalue())) as tar:
+        members = tar.getmembers()
+    assert [member.name for member in members] == [".wh.one", ".wh.two", "d", "d/.wh..wh..opq", "file"]
+    assert [member.isreg() for member in members] == [True, True, False, True, True]
+    assert [member.size for member in members] == [0, 0, 0, 0, 7]

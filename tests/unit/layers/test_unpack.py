@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from lamina.changeset.compression import StreamLimits
 from lamina.changeset.tarcodec import TarLimits
+from lamina.changeset.whiteout import WhiteoutDialect
 from lamina.errors import (
     DataLoss,
     DigestMismatch,
@@ -47,7 +48,7 @@ from tests.unit.changeset.tars import (
 @pytest.fixture
 def target(tmp_path: Path) -> UnpackTarget:
     (tmp_path / "layer").mkdir()
-    return UnpackTarget(tmp_path / "layer", tmp_path / "tar-split.json.gz", None)
+    return UnpackTarget(tmp_path / "layer", tmp_path / "tar-split.json.gz", WhiteoutDialect.NONE)
 
 
 def mine(tar: bytes) -> bytes:
@@ -69,19 +70,19 @@ def back(target: UnpackTarget, done: Unpacked) -> bytes:
 
 
 @pytest.mark.root
-@pytest.mark.parametrize("mark", ["trusted.overlay.opaque", None])
+@pytest.mark.parametrize("dialect", [WhiteoutDialect.OVERLAY, WhiteoutDialect.AUFS, WhiteoutDialect.NONE])
 @pytest.mark.parametrize(
     ("tar", "diff_id", "split", "sizes"),
     [(LAYER_1, DIFF_1, SPLIT_1, (607, 606)), (LAYER_2, DIFF_2, SPLIT_2, (513, 513))],
 )
 def test_digest_size_and_record_are_dockerds(
-    tmp_path: Path, tar: bytes, diff_id: str, split: str, sizes: tuple[int, int], mark: str | None
+    tmp_path: Path, tar: bytes, diff_id: str, split: str, sizes: tuple[int, int], dialect: WhiteoutDialect
 ) -> None:
     (tmp_path / "layer").mkdir()
-    target = UnpackTarget(tmp_path / "layer", tmp_path / "split", mark)
+    target = UnpackTarget(tmp_path / "layer", tmp_path / "split", dialect)
     done = unpack(io.BytesIO(gzip.compress(tar)), target)
     assert done.diff_id == diff_id
-    assert done.layer_bytes == sizes[mark is None]
+    assert done.layer_bytes == sizes[dialect is WhiteoutDialect.NONE]
     assert hashlib.sha256(zlib.decompress(target.tar_split.read_bytes(), 31)).hexdigest() == split
     assert back(target, done) == tar
 
@@ -123,7 +124,7 @@ def test_any_tree_goes_in_and_comes_out_to_the_byte(
         return
     place = tmp_path_factory.mktemp("unpack")
     (place / "layer").mkdir()
-    target = UnpackTarget(place / "layer", place / "split", None)
+    target = UnpackTarget(place / "layer", place / "split", WhiteoutDialect.NONE)
     done = unpack(io.BytesIO(tar), target)
     assert done.diff_id == digest_of(tar)
     assert back(target, done) == tar
@@ -233,7 +234,7 @@ def test_an_archive_of_too_many_names_is_stopped(target: UnpackTarget) -> None:
 def test_a_full_disk_is_told_as_such(target: UnpackTarget) -> None:
     if not os.path.exists("/dev/full"):
         return
-    full = UnpackTarget(target.directory, target.tar_split, None)
+    full = UnpackTarget(target.directory, target.tar_split, WhiteoutDialect.NONE)
     os.symlink("/dev/full", full.directory / "through")
 
     class Full:
@@ -272,7 +273,7 @@ def test_directory_bytes_counts_each_inode_once(tmp_path: Path) -> None:
 
 def test_an_entry_that_replaces_another_does_not_count_twice(tmp_path: Path) -> None:
     (tmp_path / "layer").mkdir()
-    target = UnpackTarget(tmp_path / "layer", tmp_path / "split", "user.overlay.opaque")
+    target = UnpackTarget(tmp_path / "layer", tmp_path / "split", WhiteoutDialect.OVERLAY_USERXATTR)
     rows: list[Row] = [("d", SYMLINK, 0o777, "e"), ("e/f", FILE, 0o644, b"x" * 50), ("d/f", FILE, 0o644, b"y" * 20)]
     done = unpack(io.BytesIO(mine(make(rows))), target)
     assert done.layer_bytes == 20 + len("e")
@@ -301,7 +302,7 @@ def test_any_damaged_archive_is_refused_by_us_or_comes_out_to_the_byte(tmp_path:
             tar[at : at + len(noise)] = noise
             tar[block : block + 512] = resum(tar[block : block + 512])
         (tmp_path / str(number)).mkdir()
-        target = UnpackTarget(tmp_path / str(number), tmp_path / f"{number}.split", None)
+        target = UnpackTarget(tmp_path / str(number), tmp_path / f"{number}.split", WhiteoutDialect.NONE)
         try:
             done = unpack(io.BytesIO(bytes(tar)), target)
         except LaminaError:

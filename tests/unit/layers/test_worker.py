@@ -18,7 +18,7 @@ def test_a_worker_accepts_answers_and_ends_with_its_control_socket(tmp_path: Pat
         "job": "unpack",
         "directory": str(tmp_path / "layer"),
         "tar_split": str(tmp_path / "split"),
-        "opaque_mark": None,
+        "dialect": "none",
         "bytes": -1,
         "limits": {"output_bytes": 1 << 30, "free_bytes": 1 << 30, "ratio": 100, "entries": 99, "file_bytes": 1 << 30},
     }

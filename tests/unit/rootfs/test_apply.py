@@ -8,12 +8,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from lamina.changeset.entry import Entry, EntryKind
+from lamina.changeset.whiteout import WhiteoutDialect
 from lamina.errors import UnsafeArchive
 from lamina.rootfs.apply import TreeWriter
 from lamina.rootfs.remove import remove_tree
 from tests.unit.changeset.tars import DIRECTORY, FILE, LINK, SYMLINK, Row, trees
 
 OPAQUE = "trusted.overlay.opaque"
+OVERLAY, AUFS, NONE = WhiteoutDialect.OVERLAY, WhiteoutDialect.AUFS, WhiteoutDialect.NONE
 FIFO = tarfile.FIFOTYPE
 
 
@@ -41,9 +43,9 @@ KINDS = {
 }
 
 
-def apply(root: Path, rows: list[Row], mark: str | None = None, piece: int | None = None) -> TreeWriter:
+def apply(root: Path, rows: list[Row], dialect: WhiteoutDialect = NONE, piece: int | None = None) -> TreeWriter:
     """Rows become entries that belong to whoever runs the test."""
-    with TreeWriter(root, mark) as tree:
+    with TreeWriter(root, dialect) as tree:
         for name, kind, mode, data in rows:
             entry = Entry(
                 KINDS[kind],
@@ -257,7 +259,7 @@ def test_the_root_cannot_be_replaced(root: Path) -> None:
 def test_deep_directories_need_few_descriptors(root: Path) -> None:
     soft = len(os.listdir("/proc/self/fd"))
     name = "d/" * 1500
-    with TreeWriter(root, OPAQUE) as tree:
+    with TreeWriter(root, OVERLAY) as tree:
         for depth in (10, 500, 1500):
             entry = Entry(EntryKind.FILE, name[: 2 * depth].encode() + b"f", uid=os.geteuid(), gid=os.getegid())
             tree.write_file(entry, Bytes(b""))
@@ -270,7 +272,7 @@ def test_deep_directories_need_few_descriptors(root: Path) -> None:
 
 
 def test_names_that_are_not_utf8_are_made_as_they_are(root: Path) -> None:
-    with TreeWriter(root, None) as tree:
+    with TreeWriter(root, NONE) as tree:
         entry = Entry(EntryKind.FILE, b"caf\xe9", uid=os.geteuid(), gid=os.getegid())
         tree.write_file(entry, Bytes(b""))
         tree.finish()
@@ -288,7 +290,7 @@ def test_sparse_files_get_their_holes(root: Path) -> None:
         segments=((4096, 3), (1 << 20, 3)),
         is_sparse=True,
     )
-    with TreeWriter(root, None) as tree:
+    with TreeWriter(root, NONE) as tree:
         assert not tree.is_plain_file(entry)
         tree.write(entry, Bytes(b"onetwo", 4).pieces())
     found = (root / "s").read_bytes()
@@ -305,7 +307,7 @@ def test_marks_of_union_file_systems_are_stripped(root: Path) -> None:
         gid=os.getegid(),
         xattrs=((b"user.overlay.redirect", b"/etc"), (b"user.mine", b"1"), (b"trusted.overlay.opaque", b"y")),
     )
-    with TreeWriter(root, None) as tree:
+    with TreeWriter(root, NONE) as tree:
         tree.write_file(entry, Bytes(b""))
     assert not [name for name in os.listxattr(root / "f") if "overlay" in name]
 
@@ -400,7 +402,7 @@ def test_whiteouts_become_devices_and_opaque_directories_get_their_mark(root: Pa
             ("data", DIRECTORY, 0o700, ""),
             ("data/.wh..wh..opq", FILE, 0, b""),
         ],
-        OPAQUE,
+        OVERLAY,
     )
     gone = (root / "etc/hello").lstat()
     assert (stat.S_ISCHR(gone.st_mode), gone.st_rdev, stat.S_IMODE(gone.st_mode)) == (True, 0, 0)
@@ -412,17 +414,17 @@ def test_whiteouts_become_devices_and_opaque_directories_get_their_mark(root: Pa
 @pytest.mark.parametrize("order", [1, -1])
 def test_a_name_hidden_and_made_again_hides_all_of_the_old_one(root: Path, order: int) -> None:
     rows: list[Row] = [("d", DIRECTORY, 0o755, ""), (".wh.d", FILE, 0, b"")]
-    apply(root, rows[::order], OPAQUE)
+    apply(root, rows[::order], OVERLAY)
     assert (root / "d").is_dir()
     assert os.getxattr(root / "d", OPAQUE) == b"y"
     files: list[Row] = [("f", FILE, 0o644, b"1"), (".wh.f", FILE, 0, b"")]
-    apply(root, files[::order], OPAQUE)
+    apply(root, files[::order], OVERLAY)
     assert (root / "f").read_bytes() == b"1"
 
 
 @pytest.mark.root
 def test_entries_below_a_whiteout_make_an_opaque_directory(root: Path) -> None:
-    apply(root, [(".wh.d", FILE, 0, b""), ("d/f", FILE, 0o644, b"1")], OPAQUE)
+    apply(root, [(".wh.d", FILE, 0, b""), ("d/f", FILE, 0o644, b"1")], OVERLAY)
     assert (root / "d/f").read_bytes() == b"1"
     assert os.getxattr(root / "d", OPAQUE) == b"y"
 
@@ -430,14 +432,14 @@ def test_entries_below_a_whiteout_make_an_opaque_directory(root: Path) -> None:
 @pytest.mark.root
 def test_the_root_entry_does_not_speak_for_the_root_of_a_layer(root: Path) -> None:
     before = root.stat().st_mode
-    apply(root, [("./", DIRECTORY, 0o700, "")], OPAQUE)
+    apply(root, [("./", DIRECTORY, 0o700, "")], OVERLAY)
     assert root.stat().st_mode == before
 
 
 @pytest.mark.root
 def test_owners_capabilities_and_devices_are_made(root: Path) -> None:
     capability = b"\x01\0\0\x02\0\x20\0\0\0\0\0\0\0\0\0\0\0\0\0\0"
-    with TreeWriter(root, OPAQUE) as tree:
+    with TreeWriter(root, OVERLAY) as tree:
         ping = Entry(EntryKind.FILE, b"ping", mode=0o4755, uid=7, gid=8, xattrs=((b"security.capability", capability),))
         tree.write_file(ping, Bytes(b"elf"))
         tree.write(Entry(EntryKind.CHARACTER_DEVICE, b"null", mode=0o666, gid=5, major=1, minor=3), iter(()))
@@ -455,13 +457,70 @@ def test_owners_capabilities_and_devices_are_made(root: Path) -> None:
 
 @pytest.mark.root
 def test_an_impossible_device_number_is_refused(root: Path) -> None:
-    with TreeWriter(root, OPAQUE) as tree, pytest.raises(UnsafeArchive):
+    with TreeWriter(root, OVERLAY) as tree, pytest.raises(UnsafeArchive):
         tree.write(Entry(EntryKind.BLOCK_DEVICE, b"odd", major=1 << 40, minor=1), iter(()))
 
 
 def test_a_body_that_is_not_wanted_is_read_to_its_end(root: Path) -> None:
     pieces = iter([memoryview(b"left"), memoryview(b"over")])
     (root / "f").write_text("x")
-    with TreeWriter(root, None) as tree:
+    with TreeWriter(root, NONE) as tree:
         tree.write(Entry(EntryKind.FILE, b".wh.f", size_bytes=8, stored_bytes=8), pieces)
     assert list(pieces) == []
+
+
+class TestAufsNames:
+    """Layers of the aufs driver: whiteouts stay the files that they are in the tar."""
+
+    def test_whiteouts_and_opaque_marks_stay_empty_files(self, root: Path) -> None:
+        rows: list[Row] = [
+            ("data", DIRECTORY, 0o755, ""),
+            ("data/.wh..wh..opq", FILE, 0o644, b""),
+            ("data/new", FILE, 0o644, b"n"),
+            ("data/.wh.old", FILE, 0o600, b"not read"),
+        ]
+        apply(root, rows, AUFS)
+        assert sorted(os.listdir(root / "data")) == [".wh..wh..opq", ".wh.old", "new"]
+        hidden = (root / "data/.wh.old").stat()
+        assert (hidden.st_size, hidden.st_mode & 0o777) == (0, 0o600)
+
+    @pytest.mark.parametrize("order", [1, -1])
+    def test_a_whiteout_speaks_of_the_layers_below_only(self, root: Path, order: int) -> None:
+        apply(root, [(".wh.f", FILE, 0, b""), ("f", FILE, 0o644, b"new")][::order], AUFS)
+        apply(root, [(".wh.l", FILE, 0, b""), ("l", SYMLINK, 0o777, "f")][::order], AUFS)
+        assert sorted(os.listdir(root)) == ["f", "l"]
+
+    @pytest.mark.parametrize("order", [1, -1])
+    def test_a_directory_in_the_place_of_a_whiteout_is_opaque(self, root: Path, order: int) -> None:
+        apply(root, [(".wh.d", FILE, 0, b""), ("d", DIRECTORY, 0o755, "")][::order], AUFS)
+        assert os.listdir(root) == ["d"]
+        assert os.listdir(root / "d") == [".wh..wh..opq"]
+
+    def test_a_directory_that_an_entry_needs_is_opaque_too(self, root: Path) -> None:
+        apply(root, [(".wh.d", FILE, 0, b""), ("d/e/f", FILE, 0o644, b"1")], AUFS)
+        assert os.listdir(root) == ["d"]
+        assert sorted(os.listdir(root / "d")) == [".wh..wh..opq", "e"]
+        assert os.listdir(root / "d/e") == ["f"]
+
+    def test_a_whiteout_that_went_with_its_directory_is_no_matter(self, root: Path) -> None:
+        rows: list[Row] = [
+            ("d/.wh.x", FILE, 0, b""),
+            ("d", FILE, 0o644, b"a file now"),
+            ("d", DIRECTORY, 0o755, ""),
+            ("d/x", FILE, 0o644, b"1"),
+        ]
+        apply(root, rows, AUFS)
+        assert os.listdir(root / "d") == ["x"]
+
+    @pytest.mark.parametrize("first", [(".wh.d", DIRECTORY, 0o755, ""), ("e", DIRECTORY, 0o755, "")])
+    def test_nothing_lies_below_a_whiteout(self, root: Path, first: Row) -> None:
+        with pytest.raises(UnsafeArchive):
+            apply(root, [first, (".wh.d/f", FILE, 0o644, b"1")], AUFS)
+
+    def test_what_aufs_keeps_for_itself_is_left_out(self, root: Path) -> None:
+        apply(root, [(".wh..wh.plnk/1.2", FILE, 0o644, b"x"), (".wh..wh.aufs", FILE, 0o644, b"")], AUFS)
+        assert os.listdir(root) == []
+
+    def test_the_root_can_be_opaque(self, root: Path) -> None:
+        apply(root, [("d", DIRECTORY, 0o755, ""), ("d/f", FILE, 0o644, b"1"), (".wh..wh..opq", FILE, 0, b"")], AUFS)
+        assert sorted(os.listdir(root)) == [".wh..wh..opq", "d"]
