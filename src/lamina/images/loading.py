@@ -21,13 +21,12 @@ from lamina.images.layer_copy import register_copy
 from lamina.images.spool import Spool
 from lamina.images.store import ImageStore
 from lamina.images.tags import TagStore
-from lamina.layers.store import LayerStore, StagedLayer
+from lamina.layers.store import MAX_DEPTH, LayerStore, StagedLayer
 from lamina.layers.unpack import Unpacked
 from lamina.oci.digest import ChainId, DiffId, ImageId
 from lamina.oci.reference import Reference
 from lamina.wire.engine.progress import Progress
 
-MAX_CHAIN = 125
 _REPORT_BYTES = 4 << 20
 
 Report = Callable[[Progress], None]
@@ -93,8 +92,8 @@ class ImageLoader:
             raise Unsupported(
                 f'cannot load {config.os} image on linux: operating system "{config.os}" is not supported'
             )
-        if len(config.diff_ids) > MAX_CHAIN:
-            raise InvalidManifest("max depth exceeded", hint=f"an image has {MAX_CHAIN} layers at most")
+        if len(config.diff_ids) > MAX_DEPTH:
+            raise InvalidManifest("max depth exceeded", hint=f"an image has {MAX_DEPTH} layers at most")
         for name, chain_id in zip(archived.layer_names, config.chain_ids, strict=True):
             if contents.resolve(name) not in intakes.names and not self._layers.exists(chain_id):
                 raise InvalidManifest(f"invalid image archive: the layer {name[:200]!r} is not in it")

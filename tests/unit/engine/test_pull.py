@@ -25,6 +25,7 @@ from lamina.errors import (
     Unsupported,
 )
 from lamina.kernel.mounts import Mount, mount, unmount
+from lamina.layers.store import MAX_DEPTH
 from lamina.oci import mediatype
 from lamina.oci.digest import DiffId, digest_of
 from lamina.oci.manifest import decode_manifest
@@ -354,9 +355,9 @@ def test_a_config_and_a_manifest_that_do_not_agree_are_refused(tmp_path: Path) -
         rootfs = {"type": "layers", "diff_ids": [digest_of(tar)] * 2}
         served = image_of(tar, rootfs=rootfs)
         await _refused(engine, serve(registry, served), InvalidManifest, "1 layers, its config 2")
-        rootfs = {"type": "layers", "diff_ids": [digest_of(tar)] * 126}
+        rootfs = {"type": "layers", "diff_ids": [digest_of(tar)] * (MAX_DEPTH + 1)}
         deep = json.loads(image_of(tar, rootfs=rootfs)["latest"])
-        deep["layers"] *= 126
+        deep["layers"] *= MAX_DEPTH + 1
         served = {**image_of(tar, rootfs=rootfs), "latest": json.dumps(deep).encode()}
         await _refused(engine, serve(registry, served), InvalidManifest, "max depth exceeded")
 

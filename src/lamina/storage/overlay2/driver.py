@@ -20,16 +20,18 @@ from lamina.ids import CacheId
 from lamina.kernel.durable import make_dirs, sync_filesystem
 from lamina.kernel.mounts import LONGEST_DATA, Mount, is_mountpoint
 from lamina.kernel.placement import spread_directories
+from lamina.rootfs.merge import OverlayMarks
 from lamina.rootfs.remove import remove_tree
 from lamina.storage.driver import Usage, WhiteoutDialect
 from lamina.storage.overlay2 import links
+from lamina.storage.overlay2.merged import MergedLayers
 from lamina.storage.overlay2.probe import Features, probe
 from lamina.storage.overlay2.records import (
-    PROBE_PREFIXES,
     Record,
     drop_leftovers,
     link_place,
     lower_directories,
+    names_a_layer,
     read_record,
     read_records,
     write_small,
@@ -65,12 +67,14 @@ class Overlay2:
         self._path = os.fspath(home)
         self._always_relative = re.search(r"[,:\\]", self._path) is not None  # overlay's own separators
         self._lock = threading.Lock()
+        user = self._features.user_xattr
         self._records = read_records(self._path)
-        drop_leftovers(self._path, self._records)
+        self._merged = MergedLayers(home, OverlayMarks("user.overlay." if user else "trusted.overlay."))
+        self._merged.load(self._records.values())
+        drop_leftovers(self._path, self._records.keys() | self._merged.cache_ids())
         self._children: dict[str, set[CacheId]] = {}  # link of the parent → its children
         for record in self._records.values():
             self._note_parent(record)
-        user = self._features.user_xattr
         self.dialect = WhiteoutDialect.OVERLAY_USERXATTR if user else WhiteoutDialect.OVERLAY
 
     @property
@@ -79,12 +83,14 @@ class Overlay2:
         return self._features
 
     def create(self, cache_id: CacheId, parent: CacheId | None) -> None:
-        if not _ID.fullmatch(cache_id) or cache_id == links.LINK_DIR or cache_id.startswith(PROBE_PREFIXES):
+        if not _ID.fullmatch(cache_id) or not names_a_layer(cache_id):
             raise InvalidArgument(f"invalid layer id {cache_id!r}")
-        lower = "" if parent is None else self._lower_on(parent)
-        record = Record(cache_id, links.short_link(os.urandom(17)), lower, sealed=False)
+        record = Record(cache_id, links.short_link(os.urandom(17)), "", sealed=False)
         directory = f"{self._path}/{cache_id}"
         with needing_room(f"layer {cache_id}"), ExitStack() as undo:
+            if parent is not None:
+                record.lower = self._merged.fitted(self._lower_on(parent), record.link)
+                undo.callback(self._merged.leave, record.lower, record.link)
             try:
                 os.mkdir(directory, _LAYER_MODE)
             except FileExistsError as error:
@@ -131,17 +137,21 @@ class Overlay2:
         record = self._record(cache_id)
         if record.sealed:
             raise LayerInUse(f"layer {cache_id} is sealed: it cannot be put on another parent")
-        lower = self._lower_on(parent)
+        above = self._lower_on(parent)
         if record.lower:
-            if record.lower == lower:
+            if links.lower_links(record.lower)[0] == links.lower_links(above)[0]:
                 return
             raise LayerInUse(f"layer {cache_id} already has a parent")
-        fd = _open_directory(f"{self._path}/{cache_id}")
-        try:
-            _make_directory(fd, "work", 0o700)
-            write_small(fd, "lower", lower, 0o644)
-        finally:
-            os.close(fd)
+        lower = self._merged.fitted(above, record.link)
+        with ExitStack() as undo:
+            undo.callback(self._merged.leave, lower, record.link)
+            fd = _open_directory(f"{self._path}/{cache_id}")
+            try:
+                _make_directory(fd, "work", 0o700)
+                write_small(fd, "lower", lower, 0o644)
+            finally:
+                os.close(fd)
+            undo.pop_all()
         with self._lock:
             record.lower = lower
             self._note_parent(record)
@@ -162,6 +172,7 @@ class Overlay2:
             with suppress(FileNotFoundError):
                 os.unlink(link_place(self._path, record.link))
         remove_tree(Path(directory))
+        self._merged.leave(record.lower, record.link)
 
     def cache_ids(self) -> frozenset[CacheId]:
         with self._lock:
@@ -235,10 +246,7 @@ class Overlay2:
             raise LayerInUse(f"layer {parent} is not sealed: it cannot be a parent yet")
         if not above.link:
             raise CorruptRecord(f"layer {parent} has lost its short name", hint="remove the image and pull it again")
-        lower = links.lower_on(above.link, above.lower)
-        if lower.count(":") >= links.MOST_LOWERS:
-            raise InvalidArgument(f"max depth exceeded: overlay2 stacks at most {links.MOST_LOWERS} layers")
-        return lower
+        return links.lower_on(above.link, above.lower)
 
     def _mark_sealed(self, record: Record) -> None:
         fd = _open_directory(f"{self._path}/{record.cache_id}")
@@ -258,12 +266,13 @@ class Overlay2:
 
     def _find(self, cache_id: CacheId) -> Record | None:
         record = self._records.get(cache_id)
-        if record is None and _ID.fullmatch(cache_id) and cache_id != links.LINK_DIR:
+        if record is None and _ID.fullmatch(cache_id) and names_a_layer(cache_id):
             record = read_record(self._path, cache_id)
             if record is not None:
                 with self._lock:
                     record = self._records.setdefault(cache_id, record)
                     self._note_parent(record)
+                self._merged.join(record)
         return record
 
     def _note(self, record: Record, parent: CacheId | None) -> None:

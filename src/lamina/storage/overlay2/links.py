@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import base64
 import re
+from collections.abc import Iterable
 
 LINK_DIR = "l"
-MOST_LOWERS = 128
 
 _LINK = re.compile(r"[A-Z2-7]{26}")
 _LOWER = re.compile(r"l/[A-Z2-7]{26}(:l/[A-Z2-7]{26})*")
@@ -39,3 +39,8 @@ def lower_on(link: str, lower: str) -> str:
 def lower_links(lower: str) -> tuple[str, ...]:
     """The short names in a `lower` string, uppermost first."""
     return tuple(part.removeprefix(f"{LINK_DIR}/") for part in lower.split(":")) if lower else ()
+
+
+def joined(entries: Iterable[str]) -> str:
+    """The `lower` string of short names, uppermost first."""
+    return ":".join(f"{LINK_DIR}/{entry}" for entry in entries)

@@ -55,7 +55,7 @@ def read_records(home: str) -> dict[CacheId, Record]:
         names = [entry.name for entry in listing if entry.is_dir(follow_symlinks=False)]
     found: dict[CacheId, Record] = {}
     for name in names:
-        if name == LINK_DIR or name.startswith(PROBE_PREFIXES):
+        if not names_a_layer(name):
             continue
         record = read_record(home, CacheId(name))
         if record is not None:
@@ -74,12 +74,25 @@ def drop_leftovers(home: str, present: Collection[CacheId]) -> None:
         if last == "diff" and layer not in present:
             os.unlink(os.path.join(links, name))
     for name in os.listdir(home):
-        if name.startswith("lamina-probe-"):
+        if name.startswith(("lamina-probe-", REMOVING_PREFIX)):
             remove_tree(Path(home, name))
 
 
-PROBE_PREFIXES = ("check-overlayfs-support", "opaque-bug-check", "metacopy-check", "userxattr-check", "lamina-probe-")
+REMOVING_PREFIX = "lamina-removing-"
+"""What is on its way out; a crash leaves it to the next start."""
+MERGED_SUFFIX = "-merged"
+"""Directories that stand for the lowest layers of a deep stack."""
+_PROBE_PREFIXES = ("check-overlayfs-support", "opaque-bug-check", "metacopy-check", "userxattr-check", "lamina-probe-")
 """Directories that a probe of this engine or of dockerd left when it was killed."""
+
+
+def names_a_layer(name: str) -> bool:
+    """Not everything in the home is one."""
+    return (
+        name != LINK_DIR
+        and not name.startswith((*_PROBE_PREFIXES, REMOVING_PREFIX))
+        and not name.endswith(MERGED_SUFFIX)
+    )
 
 
 def write_small(directory_fd: int, name: str, text: str, mode: int) -> None:
