@@ -20,6 +20,7 @@ from lamina.containers.mountpoints import WantedMount, wanted_mounts
 from lamina.containers.names import TRIES, made_up_name, parse_name
 from lamina.containers.record import Container, MountPoint
 from lamina.containers.security import SecurityOptions
+from lamina.containers.size_limit import size_limit
 from lamina.containers.store import ContainerStore
 from lamina.containers.validate import Limits, validate
 from lamina.engine.endpoint_request import mac_address, network_settings_of
@@ -39,7 +40,6 @@ from lamina.workers import Workers
 
 LOCAL_DRIVER = "local"
 _MOST_KNOWN = 4096
-_UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 
 class NetworkModes(Protocol):
@@ -286,7 +286,7 @@ class Create:
             making.id,
             making.image.top if making.image else None,
             prepare=content.prepare,
-            limit_bytes=_size_limit(making.host_config),
+            limit_bytes=size_limit(making.host_config),
             alike=content.alike,
         )
         undo.callback(self.layers.remove_rw, making.id)
@@ -372,19 +372,3 @@ def _other_mount(wanted: WantedMount) -> MountPoint:
         spec=wanted.spec,
         skip_create=wanted.must_exist,
     )
-
-
-def _size_limit(host_config: JsonObject) -> int | None:
-    """`--storage-opt size=…` in bytes. Source: docker/go-units RAMInBytes."""
-    options = string_map(host_config, "StorageOpt")
-    for name in options:
-        if name.lower() != "size":
-            raise InvalidArgument(f"unknown option {name[:80]} in --storage-opt", hint="only size is known")
-    given = next(iter(options.values()), "").strip().lower().removesuffix("ib").removesuffix("b")
-    if not given:
-        return None
-    number, unit = (given[:-1], given[-1]) if given[-1] in _UNITS else (given, "")
-    try:
-        return int(float(number) * _UNITS[unit])
-    except (ValueError, OverflowError) as error:
-        raise InvalidArgument(f"invalid size: '{given[:80]}'") from error
