@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 
 from lamina.kernel.mounts import Mount, mount, unmount
+from lamina.storage.btrfs.driver import Btrfs
 from lamina.storage.driver import StorageDriver
 from lamina.storage.overlay2.driver import Overlay2
 from lamina.storage.vfs.driver import Vfs
 from tests.conformance.grounds import ext4_with_project_quotas, xfs_with_project_quotas
+from tests.conformance.grounds_btrfs import btrfs, no_btrfs
 
 Ground = Callable[[Path], AbstractContextManager[Path]]
 
@@ -72,5 +74,6 @@ class Host:
 
 STORAGE = (
     Host("overlay2", Overlay2, limits=xfs_with_project_quotas, inherits_root=False),
+    Host("btrfs", Btrfs, ground=btrfs, tiny=None, limits=btrfs, missing=no_btrfs),
     Host("vfs", Vfs, limits=ext4_with_project_quotas, seals_by_mount=False),
 )

@@ -11,11 +11,13 @@ import errno
 import os
 from pathlib import Path
 
-from lamina.kernel import libc
+from lamina.kernel import btrfs, libc
+from lamina.kernel.btrfs_removal import remove_subvolume
 
 _DEEPEST = 100
 """Levels that are held open at once; deeper trees are moved up first, so 100,000 levels need no more descriptors."""
 _ATTEMPTS = 50
+_MAY_NOT = frozenset({errno.ENOTDIR, errno.EPERM, errno.EACCES, errno.ENOTTY})
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -70,6 +72,8 @@ def _remove_directory(parent_fd: int, name: str) -> None:
         except FileNotFoundError:
             return
         try:
+            if _removed_whole(parent_fd, name, top_fd):
+                return
             removal = _Removal(top_fd)
             removal.contents(top_fd, 0)
         finally:
@@ -111,6 +115,8 @@ class _Removal:
             except FileNotFoundError:
                 return
             try:
+                if _removed_whole(fd, name, inner):
+                    return
                 self.contents(inner, depth + 1)
             finally:
                 os.close(inner)
@@ -161,6 +167,19 @@ def _removed(fd: int, name: str) -> bool:
             return False
         if error.errno == errno.ENOENT:
             return True
+        raise
+    return True
+
+
+def _removed_whole(parent_fd: int, name: str, fd: int) -> bool:
+    """On btrfs a subvolume, read-only or not, goes as a whole. Who may not do that empties it like a directory."""
+    if os.fstat(fd).st_ino != btrfs.ROOT_INODE:
+        return False
+    try:
+        remove_subvolume(parent_fd, name)
+    except OSError as error:
+        if error.errno in _MAY_NOT:
+            return False
         raise
     return True
 

@@ -14,6 +14,8 @@ from pathlib import Path
 
 from lamina.errors import Conflict, CorruptRecord, InvalidArgument, StorageFull, Unsupported
 from lamina.kernel import durable
+from lamina.storage.btrfs.driver import Btrfs
+from lamina.storage.btrfs.probe import probe as probe_btrfs
 from lamina.storage.choice import read_choice
 from lamina.storage.driver import StorageDriver
 from lamina.storage.overlay2.driver import Overlay2
@@ -53,6 +55,11 @@ def _vfs_fits(_directory: Path) -> str:
     return "works everywhere; every layer is a full copy"
 
 
+def _btrfs_fits(directory: Path) -> str:
+    probe_btrfs(directory)
+    return "works, with a subvolume for every layer"
+
+
 def _not_built(_directory: Path) -> str:
     raise Unsupported("not built yet", hint="use overlay2, or vfs where the file system is no good for overlay2")
 
@@ -60,7 +67,7 @@ def _not_built(_directory: Path) -> str:
 _DRIVERS = (
     _Row("overlay2", _overlay2_fits, Overlay2),
     _Row("fuse-overlayfs", _not_built, chosen_unasked=False),
-    _Row("btrfs", _not_built),
+    _Row("btrfs", _btrfs_fits, Btrfs),
     _Row("zfs", _not_built),
     _Row("aufs", _not_built, chosen_unasked=False),
     _Row("overlay", _not_built, chosen_unasked=False),

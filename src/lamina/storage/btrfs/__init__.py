@@ -1,0 +1,1 @@
+"""Layers as subvolumes of a btrfs file system."""
