@@ -16,6 +16,8 @@ from pathlib import Path
 
 DOCKER_28 = "/usr/local/bin/docker"
 DOCKER_20 = "/usr/bin/docker"
+# The virtual machine's processor is emulated.
+PATIENCE = 8 if "LAMINA_VM_GUEST" in os.environ else 1
 
 
 def docker_cli() -> str:
@@ -32,7 +34,7 @@ class Engine:
     kind: str = "lamina"
     storage_driver: str = "overlay2"
     arguments: Sequence[str] = ()
-    home: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="lam", dir="/tmp")))
+    home: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="lam")))
     data_root: Path | None = None
     process: subprocess.Popen[bytes] | None = None
 
@@ -67,7 +69,7 @@ class Engine:
         return self
 
     def wait_ready(self, timeout_s: float = 30) -> None:
-        deadline = time.monotonic() + timeout_s
+        deadline = time.monotonic() + timeout_s * PATIENCE
         while time.monotonic() < deadline:
             assert self.process is not None
             if self.process.poll() is not None:
@@ -97,7 +99,7 @@ class Engine:
             return 0
         self.process.send_signal(signal.SIGTERM)
         try:
-            return self.process.wait(30)
+            return self.process.wait(30 * PATIENCE)
         except subprocess.TimeoutExpired:
             self.kill()
             raise AssertionError(f"{self.kind} did not stop:\n{self.log.read_text()[-4000:]}") from None
@@ -116,7 +118,7 @@ class Engine:
     ) -> subprocess.CompletedProcess[bytes]:
         done = subprocess.run(
             [cli or docker_cli(), *arguments],
-            input=stdin, capture_output=True, timeout=timeout_s, env=self.environment(**(env or {})), check=False,
+            input=stdin, capture_output=True, timeout=timeout_s * PATIENCE, env=self.environment(**(env or {})), check=False,
         )  # fmt: skip
         if check and done.returncode != 0:
             raise AssertionError(
