@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import calendar
 import time
 from typing import Protocol
 
@@ -36,3 +37,13 @@ def rfc3339(now_ns: int) -> str:
     stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
     fraction = f".{nanos:09d}".rstrip("0").rstrip(".")
     return f"{stamp}{fraction}Z"
+
+
+def seconds_since(stamp: str, now_ns: int) -> float:
+    """Seconds from a UTC time in RFC 3339 until `now_ns`, never negative; 0 for text that is no such time."""
+    try:
+        began = calendar.timegm(time.strptime(stamp[:19], "%Y-%m-%dT%H:%M:%S"))
+        fraction = float("0." + (stamp[20:].rstrip("Z") or "0")) if stamp[19:20] == "." else 0.0
+    except ValueError:
+        return 0.0
+    return max(0.0, now_ns / 1e9 - began - fraction)

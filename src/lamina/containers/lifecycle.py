@@ -8,16 +8,15 @@ when its client goes away.
 from __future__ import annotations
 
 import asyncio
-import calendar
 import contextlib
 import logging
-import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from lamina.clock import Clock, rfc3339
+from lamina.clock import Clock, rfc3339, seconds_since
 from lamina.containers.attach import ContainerAttach, Wanted
+from lamina.containers.health import after_end, first_health
 from lamina.containers.launching import KILL_PATIENCE_S, SIGKILL, Launcher, Resources
 from lamina.containers.logfile import JournalPump, Mark
 from lamina.containers.news import attributes_of, networks_of
@@ -95,11 +94,16 @@ class Lifecycle:
         self._waiters = Waiters()
         self._kept: set[ContainerId] = set()
         self._forgetful: list[Callable[[ContainerId], None]] = []
+        self._onlookers: list[Callable[[Container, Run], None]] = []
         self._closing = False
 
     def when_removed(self, forget: Callable[[ContainerId], None]) -> None:
         """Have others forget a container that is gone, however it went."""
         self._forgetful.append(forget)
+
+    def when_running(self, look: Callable[[Container, Run], None]) -> None:
+        """Have others told of each run: one that begins, and one of an earlier daemon that is taken up."""
+        self._onlookers.append(look)
 
     # -- looking -----------------------------------------------------------------------------------------------
 
@@ -174,6 +178,7 @@ class Lifecycle:
         state.exit_code = 0
         state.error = ""
         state.oom_killed = False
+        state.health = first_health(container.config)
         state.started_at = rfc3339(self._clock.now_ns())
         container.has_been_started_before = True
         container.has_been_manually_stopped = False
@@ -201,6 +206,8 @@ class Lifecycle:
         follower = self._tasks.create_task(self._follow(container, run, pump))
         self._followers.add(follower)
         follower.add_done_callback(self._followers.discard)
+        for look in self._onlookers:
+            look(container, run)
         return run
 
     async def _start_failed(self, container: Container, error: LaminaError) -> None:
@@ -252,11 +259,12 @@ class Lifecycle:
         state.pid = 0
         state.exit_code = ended.exit_code
         state.oom_killed = ended.oom_killed
+        state.health = after_end(state.health)
         state.finished_at = rfc3339(ended.at_ns)
         self._live.pop(container.id, None)
         if ended.oom_killed:
             self.tell(container, "oom")
-        duration = _seconds_between(state.started_at, ended.at_ns)
+        duration = seconds_since(state.started_at, ended.at_ns)
         self.tell(container, "die", exitCode=str(ended.exit_code), execDuration=str(int(duration)))
         self._tell_networks(container, "disconnect")
         if run is not None:
@@ -528,12 +536,3 @@ def _failure_code(error: LaminaError) -> int:
     if isinstance(error, CommandNotFound):
         return 127
     return 126 if isinstance(error, CommandNotExecutable) else 128
-
-
-def _seconds_between(started_at: str, ended_ns: int) -> float:
-    """How long a run took."""
-    try:
-        started = calendar.timegm(time.strptime(started_at[:19], "%Y-%m-%dT%H:%M:%S"))
-    except ValueError:  # a record that somebody edited
-        return 0.0
-    return max(0.0, ended_ns / 1e9 - started)

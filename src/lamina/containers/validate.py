@@ -69,7 +69,7 @@ def validate(config: JsonObject, host: JsonObject, limits: Limits) -> list[str]:
             hint="known here: " + ", ".join(sorted(limits.runtimes)),
         )
     _check_logging(mapping(host, "LogConfig"), limits)
-    return validate_limits(host, limits) + _without_effect(config, host)
+    return validate_limits(host, limits) + _without_effect(host)
 
 
 def validate_limits(host: JsonObject, limits: Limits) -> list[str]:
@@ -97,13 +97,10 @@ def _check_logging(wanted: JsonObject, limits: Limits) -> None:
     raise NotServed(f"the log driver {driver} is not served yet", hint="use --log-driver json-file or none")
 
 
-def _without_effect(config: JsonObject, host: JsonObject) -> list[str]:
+def _without_effect(host: JsonObject) -> list[str]:
     warnings: list[str] = []
     if publishes(host) and text(host, "NetworkMode") == "host":
         warnings.append("Published ports are discarded when using host network mode")
-    test = strings(mapping(config, "Healthcheck"), "Test")
-    if test and test != ["NONE"]:
-        warnings.append("Health checks are kept with the container but are not run yet.")
     options = sorted(mapping(mapping(host, "LogConfig"), "Config"))
     if options and text(mapping(host, "LogConfig"), "Type") != "none":
         warnings.append(f"Log options are kept with the container but have no effect yet: {', '.join(options)}.")

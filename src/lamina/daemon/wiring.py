@@ -26,6 +26,7 @@ from lamina.distribution.metadata import LayerMetadata
 from lamina.distribution.registries import Registries
 from lamina.distribution.registry_config import RegistryConfig, parse_config
 from lamina.distribution.transfers import Transfers
+from lamina.engine.health import HealthMonitors
 from lamina.engine.host import EngineFacts, Program, engine_id
 from lamina.engine.services import Services
 from lamina.engine.surroundings import DnsDefaults, Surroundings, alive
@@ -113,6 +114,9 @@ async def open_engine(config: DaemonConfig) -> AsyncIterator[Engine]:
         undo.push_async_callback(lifecycle.aclose)
         execs = Execs(ground.runtime, workers)
         lifecycle.when_removed(execs.forget_container)
+        health = HealthMonitors(stores.containers, lifecycle, execs, ground.surroundings, workers, clock, tasks)
+        lifecycle.when_running(health.watch)
+        undo.push_async_callback(health.aclose)
         registries = Registries(_registry_config(config), workers)
         undo.push_async_callback(registries.aclose)
         transfers = await undo.enter_async_context(Transfers[Layer](_releasing(stores.layers, workers)))

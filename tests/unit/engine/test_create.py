@@ -344,9 +344,9 @@ def test_a_foreign_platform_is_refused_when_asked_for(plain):
         plain.create("web", platform=Platform("linux", "arm64"))
 
 
-def test_a_health_check_is_kept_with_a_warning(plain):
+def test_a_health_check_is_kept(plain):
     created = plain.create("web", {"Healthcheck": {"Test": ["CMD", "true"]}})
-    assert created.warnings == ("Health checks are kept with the container but are not run yet.",)
+    assert created.warnings == ()
     assert plain.inspect("web")["Config"]["Healthcheck"] == {"Test": ["CMD", "true"]}
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from lamina.cli import exit_codes, streaming
+from lamina.cli import exit_codes, health, streaming
 from lamina.cli.client import Client
 from lamina.cli.commands.transfer import pull_image
 from lamina.cli.environment import environment
@@ -48,6 +48,7 @@ _FLAGS: tuple[Callable[..., Any], ...] = (
     _many("--env-file", metavar="FILE"),
     _many("--expose", metavar="PORT"),
     _many("--group-add"),
+    *health.FLAGS,
     click.option("-h", "--hostname"),
     click.option("--init", is_flag=True, default=None, help="An init that reaps and forwards signals."),
     click.option("-i", "--interactive", is_flag=True, help="Keep stdin open."),
@@ -224,6 +225,9 @@ def request_body(flags: dict[str, Any], *, detached: bool) -> dict[str, Any]:
         body["StopSignal"] = flags["stop_signal"]
     if flags["stop_timeout"] is not None:
         body["StopTimeout"] = flags["stop_timeout"]
+    check = health.health_check(flags)
+    if check is not None:
+        body["Healthcheck"] = check
     volumes = [volume for volume in flags["volume"] if ":" not in volume]
     if volumes:
         body["Volumes"] = {volume: {} for volume in volumes}
