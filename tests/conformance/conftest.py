@@ -12,7 +12,7 @@ import pytest
 
 from lamina.ids import CacheId
 from lamina.kernel.mounts import mount_table, unmount
-from lamina.rootfs.diff import Change, changes
+from lamina.rootfs.diff import Change, Touched, changes
 from lamina.rootfs.remove import remove_tree
 from lamina.storage.driver import StorageDriver
 from lamina.storage.mounting import Mounts
@@ -53,10 +53,10 @@ class Bench:
         with self.mounts.mounted(CacheId(name)) as tree:
             return shown(tree, with_links=with_links)
 
-    def changes(self, name: str, parent: str) -> list[Change]:
-        """By comparing the two complete trees."""
+    def changes(self, name: str, parent: str, touched: Touched | None = None) -> list[Change]:
+        """By comparing the two complete trees; with `touched` only what may differ."""
         with self.mounts.mounted(CacheId(name)) as new, self.mounts.mounted(CacheId(parent)) as old:
-            return changes(new, old)
+            return changes(new, old, touched)
 
 
 @pytest.fixture(scope="session")

@@ -22,6 +22,7 @@ from lamina.rootfs.copytree import copy_tree
 from lamina.rootfs.diff import changes
 from lamina.rootfs.own_changes import own_changes
 from lamina.rootfs.remove import remove_tree
+from lamina.storage.driver import TellsChanges
 from tests.conformance.conftest import SLOW, Bench, mounts_below
 from tests.conformance.hosts import STORAGE, Host
 from tests.conformance.trees import (
@@ -195,6 +196,10 @@ class Layers(RuleBasedStateMachine):
         upper, cache_id = keeps_upper(self.bench.driver), CacheId(name)
         if upper is not None:
             assert own_changes(upper.upper(cache_id), upper.dialect, upper.lowers(cache_id)) == expected
+        if isinstance(self.bench.driver, TellsChanges):
+            touched = self.bench.driver.touched(cache_id, CacheId(parent))
+            assert touched is not None
+            assert self.bench.changes(name, parent, touched) == expected
 
     def teardown(self) -> None:
         try:

@@ -7,12 +7,11 @@ those, and not for small buffers that it may write into. Source: linux/btrfs.h, 
 
 from __future__ import annotations
 
-import array
 import errno
 import fcntl
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from lamina.kernel import libc
@@ -25,7 +24,8 @@ _READ_ONLY = 1 << 1
 _BY_ID = 1 << 4
 _NAME_MAX = 255
 _ROOT_TREE, _QUOTA_TREE = 1, 8
-_INODE_ITEM, _ROOT_ITEM, _ROOT_REF, _QGROUP_INFO, _QGROUP_LIMIT = 1, 132, 156, 242, 244
+_INODE_ITEM, _INODE_REF, _INODE_EXTREF = 1, 12, 13
+_ROOT_ITEM, _ROOT_REF, _QGROUP_INFO, _QGROUP_LIMIT = 132, 156, 242, 244
 _ON_DISK_READ_ONLY = 1 << 0
 """BTRFS_ROOT_SUBVOL_RDONLY: the flag as the root item keeps it, which is not the flag of the ioctls."""
 _MAX_RFER = 1 << 0
@@ -33,6 +33,8 @@ _ALL = (1 << 64) - 1
 _LAST_NUMBER = (1 << 48) - 1
 _MOST_ITEMS = (1 << 32) - 1
 _BUFFER_BYTES = 256 << 10
+_ITEM_BYTES = 64 << 10
+"""No item is larger than the leaf it is in."""
 
 _VOLUME = struct.Struct("=q4088s")
 _VOLUME_V2 = struct.Struct("=qQQ32s4040s")
@@ -42,8 +44,6 @@ _LOOKUP = struct.Struct("=QQ4080s")
 _SEARCH = struct.Struct("=7Q3I4x32xQ")
 _HEADER = struct.Struct("=QQQII")
 _INODE_HEAD = struct.Struct("=QQ")
-_INODE_PATHS = struct.Struct("=QQ32xQ")
-_PATHS_HEAD = struct.Struct("=IIII")
 _REF = struct.Struct("<QQH")
 _LIMIT = struct.Struct("=QQQQQQ")
 _WORDS = struct.Struct("=QQ")
@@ -62,7 +62,6 @@ _INO_LOOKUP = _code(3, 18, _LOOKUP.size)
 _SNAP_CREATE_V2 = _code(1, 23, _VOLUME_V2.size)
 _SUBVOL_GETFLAGS = _code(2, 25, 8)
 _SUBVOL_SETFLAGS = _code(1, 26, 8)
-_INO_PATHS = _code(3, 35, _INODE_PATHS.size)
 _QUOTA_CTL = _code(3, 40, _WORDS.size)
 _QGROUP_CREATE = _code(1, 42, _WORDS.size)
 _QGROUP_LIMIT_SET = _code(2, 43, _LIMIT.size)
@@ -192,27 +191,19 @@ def inodes_changed_since(fd: int, generation: int) -> list[int]:
     return found
 
 
-def paths_of_inode(fd: int, inode: int) -> list[bytes] | None:
-    """Every name of an inode in the subvolume whose root is `fd`, relative to it; None when they are too many to tell.
-
-    The root itself is `[b""]`; an inode without name has none.
-    """
-    if inode == ROOT_INODE:
-        return [b""]
-    room = array.array("Q", bytes(4096))
-    wanted = bytearray(_INODE_PATHS.pack(inode, 4096, room.buffer_info()[0]))
-    try:
-        fcntl.ioctl(fd, _INO_PATHS, wanted)
-    except FileNotFoundError:
-        return []
-    data = room.tobytes()
-    _, _, count, missed = _PATHS_HEAD.unpack_from(data)
-    if missed:
-        return None
-    # Each value is the place of a string, counted from the first value.
-    start = _PATHS_HEAD.size
-    offsets = struct.unpack_from(f"={count}Q", data, start)
-    return [data[start + at : data.index(b"\0", start + at)] for at in offsets]
+def directories_above(fd: int, inodes: Iterable[int]) -> set[int]:
+    """The directories that hold these inodes of the subvolume of `fd` under any name, at any depth."""
+    found: set[int] = set()
+    pending = list(inodes)
+    buffer = bytearray(_SEARCH.size + _ITEM_BYTES)
+    while pending:
+        inode = pending.pop()
+        for _, kind, at, item in _search(fd, 0, (inode, _INODE_REF), (inode, _INODE_EXTREF), buffer=buffer):
+            directory = at if kind == _INODE_REF else _WORDS.unpack_from(item)[0]
+            if directory not in found:
+                found.add(directory)
+                pending.append(directory)
+    return found
 
 
 def enable_quotas(fd: int) -> None:
@@ -300,16 +291,18 @@ def _search(
     *,
     offsets: tuple[int, int] = (0, _ALL),
     newer_than: int = -1,
+    buffer: bytearray | None = None,
 ) -> Iterator[tuple[int, int, int, memoryview]]:
     """(object, type, offset, content) of the items from (object, type) `first` to `last`; `tree` 0 is that of `fd`.
 
     `newer_than` leaves out the leaves that no later transaction wrote. A content is valid until the next one is asked.
     """
-    buffer = bytearray(_SEARCH.size + _BUFFER_BYTES)
+    buffer = buffer or bytearray(_SEARCH.size + _BUFFER_BYTES)
+    room = len(buffer) - _SEARCH.size
     objectid, kind, at = *first, offsets[0]
     while (objectid, kind, at) <= (*last, offsets[1]):
         key = (tree, objectid, last[0], at, offsets[1], newer_than + 1, _ALL, kind, last[1], _MOST_ITEMS)
-        _SEARCH.pack_into(buffer, 0, *key, _BUFFER_BYTES)
+        _SEARCH.pack_into(buffer, 0, *key, room)
         fcntl.ioctl(fd, _TREE_SEARCH_V2, buffer)
         count = _SEARCH.unpack_from(buffer)[9]
         if not count:

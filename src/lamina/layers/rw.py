@@ -18,10 +18,10 @@ from lamina.layers import record, rwtar
 from lamina.layers.pattern import Pattern, pattern_of
 from lamina.layers.record import RwLayer
 from lamina.oci.digest import ChainId
-from lamina.rootfs.diff import Change, changes
+from lamina.rootfs.diff import Change, Touched, changes
 from lamina.rootfs.own_changes import own_changes
 from lamina.rootfs.remove import remove_tree
-from lamina.storage.driver import KeepsUpper, LimitsSize, StorageDriver, Usage, WhiteoutDialect
+from lamina.storage.driver import KeepsUpper, LimitsSize, StorageDriver, TellsChanges, Usage, WhiteoutDialect
 from lamina.storage.mounting import Mounts
 
 _MAX_PATTERNS = 1024
@@ -203,7 +203,7 @@ class RwLayers:
         with contextlib.ExitStack() as stack:
             new_tree = stack.enter_context(self._mounts.mounted(layer.mount_id))
             old_tree = stack.enter_context(self._mounts.mounted(old)) if old is not None else None
-            return changes(new_tree, old_tree)
+            return changes(new_tree, old_tree, self._touched(layer.mount_id, old))
 
     def write_diff(self, name: str, below: CacheId | None, out: rwtar.Writable) -> None:
         """The layer's changes as a layer tar: by walking its directory of own changes, else from the compared trees."""
@@ -219,6 +219,11 @@ class RwLayers:
         """The whole root as the container sees it."""
         with self._mounts.mounted(self.get(name).mount_id) as tree:
             rwtar.write_tree(tree, out)
+
+    def _touched(self, mount_id: CacheId, old: CacheId | None) -> Touched | None:
+        if old is None or not isinstance(self._driver, TellsChanges):
+            return None
+        return self._driver.touched(mount_id, old)
 
     def _limit(self, mount_id: CacheId, limit_bytes: int) -> None:
         if not isinstance(self._driver, LimitsSize):

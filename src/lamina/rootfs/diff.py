@@ -7,10 +7,11 @@ changes_linux.go, changes_unix.go.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
 
@@ -18,6 +19,10 @@ from lamina.kernel import xattr
 
 _CAPABILITY = "security.capability"
 _SECOND = 1_000_000_000
+_SWAPPED = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
+"""A name that is gone, or is something else than a moment ago: somebody writes while we look."""
+_TOP = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_DIRECTORY = _TOP | os.O_NOFOLLOW
 
 
 class ChangeKind(IntEnum):
@@ -41,15 +46,29 @@ class Change:
     path: str
 
 
-def changes(new: Path, old: Path | None) -> list[Change]:
+@dataclass(frozen=True, slots=True)
+class Touched:
+    """What a snapshot file system knows of a tree and the tree it is a snapshot of.
+
+    An inode number that is not in `inodes` stands for the same file in both: same metadata, same extended attributes,
+    for a directory the same names with the same inodes. Below a directory that is neither in `inodes` nor in `above`
+    nothing differs; `above` None: that is not known.
+    """
+
+    inodes: frozenset[int]
+    above: frozenset[int] | None = None
+
+    def may_differ_below(self, inode: int) -> bool:
+        return self.above is None or inode in self.above or inode in self.inodes
+
+
+def changes(new: Path, old: Path | None, touched: Touched | None = None) -> list[Change]:
     """What makes `old` (None: nothing) into `new`: a directory before its content, names in byte order.
 
     A directory with changes inside is reported as modified, the root never is. What is below a deleted directory, or
-    below one that became something else, is not listed.
+    below one that became something else, is not listed. `touched` saves looking at what it says is the same.
     """
-    found: list[Change] = []
-    _compare(os.fspath(new), os.fspath(old) if old is not None else None, "", found)
-    return found
+    return _Comparison(touched).run(new, old)
 
 
 def differs(old: os.stat_result, new: os.stat_result) -> bool:
@@ -65,11 +84,11 @@ def differs(old: os.stat_result, new: os.stat_result) -> bool:
     return old.st_size != new.st_size or not _same_time(old.st_mtime_ns, new.st_mtime_ns)
 
 
-def change_usage(new: Path, old: Path) -> tuple[int, int]:
+def change_usage(new: Path, old: Path, touched: Touched | None = None) -> tuple[int, int]:
     """Bytes and inodes of what was added or modified: hard links once, directories without bytes."""
     size_bytes = 0
     seen: set[tuple[int, int]] = set()
-    for change in changes(new, old):
+    for change in changes(new, old, touched):
         if change.kind is ChangeKind.DELETE:
             continue
         status = os.lstat(f"{os.fspath(new)}{change.path}")
@@ -81,31 +100,153 @@ def change_usage(new: Path, old: Path) -> tuple[int, int]:
     return size_bytes, len(seen)
 
 
-def _compare(new: str, old: str | None, prefix: str, found: list[Change]) -> None:
-    """Report what differs below one directory; `old` is None when it was not there, or was no directory."""
-    new_names = _inodes(new)
-    old_names = _inodes(old) if old is not None else {}
-    same_device = old is not None and os.lstat(new).st_dev == os.lstat(old).st_dev
-    for name in sorted(new_names.keys() | old_names.keys(), key=os.fsencode):
-        place = f"{prefix}/{name}"
-        if name not in new_names:
-            found.append(Change(ChangeKind.DELETE, place))
-            continue
-        if same_device and new_names[name] == old_names.get(name):
-            continue  # one inode seen twice
-        new_path, old_path = f"{new}/{name}", f"{old}/{name}"
+@dataclass(slots=True)
+class _Pair:
+    """One directory of both trees; `old_fd` is -1 when there was none.
+
+    `names` are left to look at, each with its entry in the new tree (None: gone) and its inode number in the old one
+    (None: not there). `at` is where a report of the directory itself would stand; `listed`: it stands there already.
+    """
+
+    place: str
+    new_fd: int
+    old_fd: int
+    at: int = 0
+    listed: bool = True
+    same_device: bool = False
+    names: Iterator[tuple[str, os.DirEntry[str] | None, int | None]] = field(default_factory=lambda: iter(()))
+
+    def close(self) -> None:
+        os.close(self.new_fd)
+        if self.old_fd >= 0:
+            os.close(self.old_fd)
+
+
+class _Comparison:
+    """One walk through two trees, by descriptors: a name that is swapped for a symlink meanwhile leads nowhere."""
+
+    def __init__(self, touched: Touched | None) -> None:
+        self._touched = touched
+        self._found: list[Change] = []
+        self._pending: list[_Pair] = []
+
+    def run(self, new: Path, old: Path | None) -> list[Change]:
         try:
-            now = os.lstat(new_path)
-        except FileNotFoundError:
-            continue
-        before = os.lstat(old_path) if name in old_names else None
-        at = len(found)
-        listed = _note(found, place, before, now, paths=(old_path, new_path))
-        if stat.S_ISDIR(now.st_mode):
-            inner_old = old_path if before is not None and stat.S_ISDIR(before.st_mode) else None
-            _compare(new_path, inner_old, place, found)
-            if not listed and len(found) > at:
-                found.insert(at, Change(ChangeKind.MODIFY, place))
+            new_fd = os.open(new, _TOP)
+            self._push(_Pair("", new_fd, _opened_beside(new_fd, old, _TOP)))
+            while self._pending:
+                self._go_on(self._pending[-1])
+        finally:
+            for pair in self._pending:
+                pair.close()
+        return self._found
+
+    def _go_on(self, pair: _Pair) -> None:
+        """Look at the names of a directory up to one that must be looked into: that one is on top then."""
+        for name, entry, inode in pair.names:
+            if entry is None:
+                self._found.append(Change(ChangeKind.DELETE, f"{pair.place}/{name}"))
+                continue
+            try:
+                if self._looks_into(pair, name, entry, inode):
+                    return
+            except OSError as error:
+                if error.errno not in _SWAPPED:
+                    raise
+        self._pending.pop().close()
+        if not pair.listed and len(self._found) > pair.at:
+            self._found.insert(pair.at, Change(ChangeKind.MODIFY, pair.place))
+
+    def _looks_into(self, pair: _Pair, name: str, entry: os.DirEntry[str], inode: int | None) -> bool:
+        """Report one name if it is new, or different itself; a directory that has to be looked into is pushed."""
+        at = len(self._found)
+        place = f"{pair.place}/{name}"
+        if inode is not None and inode == entry.inode() and self._is_same(pair, inode):
+            if self._touched is None or not self._touched.may_differ_below(inode):
+                return False
+            was_directory = is_directory = entry.is_dir(follow_symlinks=False)
+        else:
+            now = entry.stat(follow_symlinks=False)
+            is_directory = stat.S_ISDIR(now.st_mode)
+            was_directory = inode is not None and self._was_directory(pair, name, place, now)
+            if inode is None:
+                self._found.append(Change(ChangeKind.ADD, place))
+        if is_directory:
+            new_fd = os.open(name, _DIRECTORY, dir_fd=pair.new_fd)
+            old_fd = _opened_beside(new_fd, name if was_directory else None, _DIRECTORY, dir_fd=pair.old_fd)
+            self._push(_Pair(place, new_fd, old_fd, at, listed=len(self._found) > at))
+        return is_directory
+
+    def _was_directory(self, pair: _Pair, name: str, place: str, now: os.stat_result) -> bool:
+        """Report a name of both trees if it is different; was it a directory?"""
+        before = os.stat(name, dir_fd=pair.old_fd, follow_symlinks=False)
+        if differs(before, now) or (_may_have_other_xattrs(before, now) and _capability_differs(pair, name)):
+            self._found.append(Change(ChangeKind.MODIFY, place))
+        return stat.S_ISDIR(before.st_mode)
+
+    def _is_same(self, pair: _Pair, inode: int) -> bool:
+        """One number in both trees: is it one file?"""
+        return pair.same_device if self._touched is None else inode not in self._touched.inodes
+
+    def _push(self, pair: _Pair) -> None:
+        self._pending.append(pair)
+        new, old = os.fstat(pair.new_fd), None if pair.old_fd < 0 else os.fstat(pair.old_fd)
+        entries = _entries(pair.new_fd)
+        if old is None:
+            pair.names = iter([(name, entries[name], None) for name in _in_order(entries)])
+            return
+        pair.same_device = new.st_dev == old.st_dev
+        touched = self._touched
+        if touched is not None and new.st_ino == old.st_ino and new.st_ino not in touched.inodes:
+            inodes = {name: inode for name in entries if touched.may_differ_below(inode := entries[name].inode())}
+            pair.names = iter([(name, entries[name], inodes[name]) for name in _in_order(inodes)])
+            return
+        before = {name: entry.inode() for name, entry in _entries(pair.old_fd).items()}
+        names = _in_order(entries.keys() | before.keys())
+        pair.names = iter([(name, entries.get(name), before.get(name)) for name in names])
+
+
+def _opened_beside(new_fd: int, old: Path | str | None, flags: int, *, dir_fd: int | None = None) -> int:
+    """The old directory (-1: none); without it the new one is not kept open either."""
+    if old is None:
+        return -1
+    try:
+        return os.open(old, flags, dir_fd=dir_fd)
+    except OSError:
+        os.close(new_fd)
+        raise
+
+
+def _entries(fd: int) -> dict[str, os.DirEntry[str]]:
+    with os.scandir(fd) as listing:
+        return {entry.name: entry for entry in listing}
+
+
+def _in_order(names: Collection[str]) -> list[str]:
+    """By their bytes; for ASCII that is how text is sorted anyway."""
+    if all(map(str.isascii, names)):
+        return sorted(names)
+    return sorted(names, key=os.fsencode)
+
+
+def _may_have_other_xattrs(before: os.stat_result, now: os.stat_result) -> bool:
+    """Two attribute reads per file cost more than all the rest, so they are saved where nothing can be different.
+
+    A snapshot of a file system, or of the disk below it, shows every file under its old number with its old change
+    time; setting an attribute sets that time, and nobody can set it back. (Within one tick of the kernel's clock it
+    could stay the same, but making a snapshot takes longer than that.) A copied tree has other numbers and times.
+    """
+    return (before.st_ino, before.st_ctime_ns) != (now.st_ino, now.st_ctime_ns)
+
+
+def _capability_differs(pair: _Pair, name: str) -> bool:
+    return _capability(pair.new_fd, name) != _capability(pair.old_fd, name)
+
+
+def _capability(directory_fd: int, name: str) -> bytes | None:
+    # Almost no file has one: an empty list is told faster than an attribute that is missing.
+    path = f"/proc/self/fd/{directory_fd}/{name}"
+    return xattr.get(path, _CAPABILITY) if _CAPABILITY in xattr.names(path) else None
 
 
 def _note(
@@ -119,11 +260,6 @@ def _note(
         found.append(Change(ChangeKind.MODIFY, place))
         return True
     return False
-
-
-def _inodes(directory: str) -> dict[str, int]:
-    with os.scandir(directory) as listing:
-        return {entry.name: entry.inode() for entry in listing}
 
 
 def _same_time(one: int, other: int) -> bool:

@@ -17,6 +17,7 @@ from typing import ClassVar, Protocol, runtime_checkable
 from lamina.changeset.whiteout import WhiteoutDialect as WhiteoutDialect  # noqa: PLC0414 - drivers find it here
 from lamina.ids import CacheId
 from lamina.kernel.mounts import Mount
+from lamina.rootfs.diff import Touched
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,3 +124,14 @@ class LimitsSize(Protocol):
 
     def limit_size(self, cache_id: CacheId, limit_bytes: int) -> None:
         """Writes beyond `limit_bytes` fail with EDQUOT or ENOSPC from now on."""
+
+
+@runtime_checkable
+class TellsChanges(Protocol):
+    """A driver whose file system knows what was changed in a layer, so that nothing else need be looked at."""
+
+    def touched(self, cache_id: CacheId, parent: CacheId) -> Touched | None:
+        """What may differ between a layer and its parent; None when that is not known.
+
+        As of the call: what is written meanwhile may be missing. Writes the layer's data out.
+        """

@@ -27,8 +27,9 @@ from lamina.kernel import btrfs
 from lamina.kernel.btrfs_removal import remove_subvolume
 from lamina.kernel.durable import make_dirs
 from lamina.kernel.mounts import Mount, is_mountpoint
-from lamina.rootfs.diff import change_usage
+from lamina.rootfs.diff import Touched, change_usage
 from lamina.rootfs.remove import remove_tree
+from lamina.storage.btrfs.changed import changed_since
 from lamina.storage.btrfs.limits import Limits, opened
 from lamina.storage.btrfs.options import read_options
 from lamina.storage.btrfs.probe import probe
@@ -37,8 +38,6 @@ from lamina.storage.room import needing_room
 from lamina.storage.usage import usage_of
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
-_MOST_CHANGED = 5_000
-"""From here on finding the names of the changed files takes longer than looking at every file."""
 
 
 @dataclass(slots=True)
@@ -148,8 +147,25 @@ class Btrfs:
         parent = self._by_uuid.get(layer.parent_uuid)
         if parent is None:
             return usage_of(directory, counts_devices=True)
-        size_bytes, inodes = change_usage(directory, self._subvolumes / parent)
+        touched = self.touched(cache_id, parent)
+        size_bytes, inodes = change_usage(directory, self._subvolumes / parent, touched)
         return Usage(size_bytes, inodes)
+
+    def touched(self, cache_id: CacheId, parent: CacheId) -> Touched | None:
+        layer, below = self._layer(cache_id), self._layer(parent)
+        if layer.parent_uuid != below.uuid:
+            return None
+        try:
+            with (
+                opened(self._require(parent)) as parent_fd,
+                opened(self._require(cache_id)) as fd,
+                self._snapshot(cache_id, fd) as snapshot_fd,
+            ):
+                return changed_since(layer.made_at, snapshot_fd, parent_fd)
+        except OSError as error:
+            if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EROFS}:
+                raise
+            return None  # no room for a snapshot: every file has to be looked at
 
     def limit_size(self, cache_id: CacheId, limit_bytes: int) -> None:
         if limit_bytes <= 0:
