@@ -14,8 +14,10 @@ from lamina.storage.btrfs.driver import Btrfs
 from lamina.storage.driver import StorageDriver
 from lamina.storage.overlay2.driver import Overlay2
 from lamina.storage.vfs.driver import Vfs
+from lamina.storage.zfs.driver import Zfs
 from tests.conformance.grounds import ext4_with_project_quotas, xfs_with_project_quotas
 from tests.conformance.grounds_btrfs import btrfs, no_btrfs
+from tests.conformance.grounds_zfs import no_zfs, zfs_dataset
 
 Ground = Callable[[Path], AbstractContextManager[Path]]
 
@@ -75,5 +77,6 @@ class Host:
 STORAGE = (
     Host("overlay2", Overlay2, limits=xfs_with_project_quotas, inherits_root=False),
     Host("btrfs", Btrfs, ground=btrfs, tiny=None, limits=btrfs, missing=no_btrfs),
+    Host("zfs", Zfs, ground=zfs_dataset, tiny=None, limits=zfs_dataset, missing=no_zfs),
     Host("vfs", Vfs, limits=ext4_with_project_quotas, seals_by_mount=False),
 )

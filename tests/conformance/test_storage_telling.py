@@ -42,7 +42,8 @@ class TestTelling:
         bench.layer("child", "base")
         assert all(isinstance(key, str) and isinstance(value, str) for key, value in bench.driver.status())
         described = bench.driver.describe(CacheId("child"))
-        assert all(part.startswith(os.fspath(bench.root)) for part in ":".join(described.values()).split(":") if part)
+        paths = [part for part in ":".join(described.values()).split(":") if part.startswith("/")]
+        assert all(part.startswith(os.fspath(bench.root)) for part in paths)
 
     def test_changes_of_a_layer(self, bench: Bench) -> None:
         """graphtest's Changes: every third file modified, added, deleted."""

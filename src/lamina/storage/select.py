@@ -21,6 +21,8 @@ from lamina.storage.driver import StorageDriver
 from lamina.storage.overlay2.driver import Overlay2
 from lamina.storage.overlay2.probe import probe as probe_overlay2
 from lamina.storage.vfs.driver import Vfs
+from lamina.storage.zfs.driver import Zfs
+from lamina.storage.zfs.probe import probe as probe_zfs
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,10 @@ def _overlay2_fits(directory: Path) -> str:
     return f"works on {features.backing}, with slow diffs: {features.native_diff_flaw}"
 
 
+def _zfs_fits(directory: Path) -> str:
+    return f"works on the dataset {probe_zfs(directory)}"
+
+
 def _vfs_fits(_directory: Path) -> str:
     return "works everywhere; every layer is a full copy"
 
@@ -68,7 +74,7 @@ _DRIVERS = (
     _Row("overlay2", _overlay2_fits, Overlay2),
     _Row("fuse-overlayfs", _not_built, chosen_unasked=False),
     _Row("btrfs", _btrfs_fits, Btrfs),
-    _Row("zfs", _not_built),
+    _Row("zfs", _zfs_fits, Zfs),
     _Row("aufs", _not_built, chosen_unasked=False),
     _Row("overlay", _not_built, chosen_unasked=False),
     _Row("devicemapper", _not_built, chosen_unasked=False),

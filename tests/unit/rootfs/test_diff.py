@@ -42,6 +42,13 @@ def test_what_an_edit_changes(tmp_path: Path, edits: list[Edit], expected: list[
     assert after(tmp_path, *edits) == expected
 
 
+def test_the_trees_may_be_named_by_symlinks(tmp_path: Path) -> None:
+    """As /proc/self/fd does; what the links are must not be taken for what the trees are."""
+    for name in ("old", "new"):
+        apply_edits(tmp_path, [MakeDir(name), Write(f"{name}/f", name.encode() * 2), Symlink(f"to-{name}", name)])
+    assert changes(tmp_path / "to-new", tmp_path / "to-old") == changes(tmp_path / "new", tmp_path / "old")
+
+
 def test_without_an_old_tree_everything_is_added(tmp_path: Path) -> None:
     apply_edits(tmp_path, OLD)
     assert [change.path for change in changes(tmp_path, None)] == ["/d", "/d/f", "/d/g", "/e", "/f"]
