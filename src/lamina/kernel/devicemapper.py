@@ -26,7 +26,7 @@ _CONTROL_MINOR = 236  # linux/miscdevice.h, MAPPER_CTRL_MINOR
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """An active device. `users` is how often it is open: a mount counts once."""
+    """A device. `users` is how often it is open: a mount counts once. One that is not live never got its table."""
 
     name: str
     major: int
@@ -34,6 +34,7 @@ class Device:
     users: int
     is_suspended: bool
     goes_when_closed: bool
+    is_live: bool = True
 
     @property
     def number(self) -> str:
@@ -56,6 +57,10 @@ class DeviceMapper:
             OSError: ENOENT or ENXIO when the kernel has no device-mapper.
         """
         self._fd = _open_control()
+
+    @property
+    def is_closed(self) -> bool:
+        return self._fd < 0
 
     def close(self) -> None:
         """Devices stay as they are. Twice is fine."""
@@ -187,6 +192,7 @@ def _device(answer: dm_ioctl.Answer) -> Device:
         users=answer.open_count,
         is_suspended=bool(answer.flags & Flag.SUSPEND),
         goes_when_closed=bool(answer.flags & Flag.DEFERRED_REMOVE),
+        is_live=bool(answer.flags & Flag.ACTIVE_PRESENT),
     )
 
 

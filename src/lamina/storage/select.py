@@ -17,6 +17,8 @@ from lamina.kernel import durable
 from lamina.storage.btrfs.driver import Btrfs
 from lamina.storage.btrfs.probe import probe as probe_btrfs
 from lamina.storage.choice import read_choice
+from lamina.storage.devicemapper.driver import DeviceMapperDriver
+from lamina.storage.devicemapper.probe import probe as probe_devicemapper
 from lamina.storage.driver import StorageDriver
 from lamina.storage.overlay2.driver import Overlay2
 from lamina.storage.overlay2.probe import probe as probe_overlay2
@@ -66,6 +68,10 @@ def _btrfs_fits(directory: Path) -> str:
     return "works, with a subvolume for every layer"
 
 
+def _devicemapper_fits(_directory: Path) -> str:
+    return probe_devicemapper()
+
+
 def _not_built(_directory: Path) -> str:
     raise Unsupported("not built yet", hint="use overlay2, or vfs where the file system is no good for overlay2")
 
@@ -77,7 +83,7 @@ _DRIVERS = (
     _Row("zfs", _zfs_fits, Zfs),
     _Row("aufs", _not_built, chosen_unasked=False),
     _Row("overlay", _not_built, chosen_unasked=False),
-    _Row("devicemapper", _not_built, chosen_unasked=False),
+    _Row("devicemapper", _devicemapper_fits, DeviceMapperDriver, chosen_unasked=False),
     _Row("vfs", _vfs_fits, Vfs, leaves_state=False),
 )
 _REPORTED = ("overlay2", "vfs", "aufs", "btrfs", "devicemapper", "zfs")
