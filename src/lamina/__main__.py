@@ -12,6 +12,10 @@ def main() -> None:
 
         command(args=sys.argv[2:], prog_name="lamina daemon")
         return
+    if sys.argv[1:2] == ["unionfs"]:
+        from lamina.unionfs.program import main as unionfs
+
+        sys.exit(unionfs(sys.argv[2:]))
     from lamina.cli.main import main as client
 
     client()

@@ -229,16 +229,15 @@ UTIME_NOW = (1 << 30) - 1
 UTIME_OMIT = (1 << 30) - 2
 
 
-def utimensat(file: StrOrBytesPath | int, atime: tuple[int, int], mtime: tuple[int, int]) -> None:
-    """Set the times of a path (a symlink is not followed) or an open file, as seconds and nanoseconds.
+def utimensat(
+    path: StrOrBytesPath, atime: tuple[int, int], mtime: tuple[int, int], *, follow_symlinks: bool = False
+) -> None:
+    """Set a file's times, as seconds and nanoseconds; `UTIME_NOW` and `UTIME_OMIT` stand in the nanoseconds' place.
 
-    `UTIME_NOW` and `UTIME_OMIT` stand in the place of the nanoseconds. Source: utimensat(2).
+    Source: utimensat(2).
     """
     times = (ctypes.c_int64 * 4)(*atime, *mtime)
-    if isinstance(file, int):
-        _check(_libc.futimens(file, ctypes.byref(times)))
-    else:
-        _check(_libc.utimensat(-100, os.fsencode(file), ctypes.byref(times), 0x100), file)
+    _check(_libc.utimensat(-100, os.fsencode(path), ctypes.byref(times), 0 if follow_symlinks else 0x100), path)
 
 
 def pivot_root(new_root: StrOrBytesPath, put_old: StrOrBytesPath) -> None:
