@@ -43,7 +43,8 @@ _INFO = struct.Struct("=Q256sQQQQ16s16s16sQQQQ64s64x")
 _LOOKUP = struct.Struct("=QQ4080s")
 _SEARCH = struct.Struct("=7Q3I4x32xQ")
 _HEADER = struct.Struct("=QQQII")
-_INODE_HEAD = struct.Struct("=QQ")
+_SHORT_HEADER = struct.Struct("=8xQ8xII").unpack_from
+_INODE_TRANSID = struct.Struct("=32x8xQ").unpack_from
 _REF = struct.Struct("<QQH")
 _LIMIT = struct.Struct("=QQQQQQ")
 _WORDS = struct.Struct("=QQ")
@@ -179,16 +180,48 @@ def path_of_directory(fd: int, number: int, inode: int) -> bytes:
     return bytes(_LOOKUP.unpack(found)[2]).split(b"\0", 1)[0].rstrip(b"/")
 
 
-def inodes_changed_since(fd: int, generation: int) -> list[int]:
-    """The inodes of the subvolume of `fd` that were changed by a transaction after `generation`.
+def inodes_changed_since(fd: int, generation: int, most: int) -> dict[int, bytes] | None:
+    """The inodes of the subvolume of `fd` that a transaction after `generation` changed; None: there are over `most`.
 
-    Only leaves of the tree that were written since are read. What is in memory alone is not seen: ask a snapshot.
+    With each comes its state as `inode_states` tells it. Only leaves of the tree that were written since are read. What
+    is in memory alone is not seen: ask a snapshot.
     """
-    found: list[int] = []
-    for objectid, kind, _, item in _search(fd, 0, (ROOT_INODE, 0), (_ALL - 255, _INODE_ITEM), newer_than=generation):
-        if kind == _INODE_ITEM and _INODE_HEAD.unpack_from(item)[1] > generation:
-            found.append(objectid)
+    found: dict[int, bytes] = {}
+    buffer = bytearray(_SEARCH.size + _BUFFER_BYTES)
+    view = memoryview(buffer)
+    at, last = (ROOT_INODE, 0, 0), (_ALL - 255, _INODE_ITEM, _ALL)
+    while len(found) <= most:
+        count = _fetch(fd, buffer, 0, at, last, newer_than=generation)
+        if not count:
+            return found
+        place = end = _SEARCH.size
+        for _ in range(count):  # hundreds of thousands: nothing is done here that need not be
+            place = end
+            objectid, kind, length = _SHORT_HEADER(buffer, place)
+            end += _HEADER.size + length
+            if kind == _INODE_ITEM and _INODE_TRANSID(buffer, place)[0] > generation:
+                found[objectid] = _state(view[place + _HEADER.size : end])
+        _, objectid, offset, kind, _ = _HEADER.unpack_from(buffer, place)
+        at = _after(objectid, kind, offset)
+    return None
+
+
+def inode_states(fd: int, inodes: Iterable[int]) -> dict[int, bytes]:
+    """What the subvolume of `fd` keeps of these inodes, without the time of the last access and what only that changes.
+
+    An inode whose state is the same in a subvolume and its snapshot is the same file: its change counter is in it.
+    """
+    found: dict[int, bytes] = {}
+    buffer = bytearray(_SEARCH.size + _ITEM_BYTES)
+    for inode in inodes:
+        for _, _, _, item in _search(fd, 0, (inode, _INODE_ITEM), (inode, _INODE_ITEM), buffer=buffer):
+            found[inode] = _state(item)
     return found
+
+
+def _state(item: memoryview) -> bytes:
+    """An inode item without the transaction and the access time. Source: struct btrfs_inode_item."""
+    return bytes(item[:8]) + bytes(item[16:112]) + bytes(item[124:])
 
 
 def directories_above(fd: int, inodes: Iterable[int]) -> set[int]:
@@ -290,31 +323,44 @@ def _search(
     last: tuple[int, int],
     *,
     offsets: tuple[int, int] = (0, _ALL),
-    newer_than: int = -1,
     buffer: bytearray | None = None,
 ) -> Iterator[tuple[int, int, int, memoryview]]:
     """(object, type, offset, content) of the items from (object, type) `first` to `last`; `tree` 0 is that of `fd`.
 
-    `newer_than` leaves out the leaves that no later transaction wrote. A content is valid until the next one is asked.
+    A content is valid until the next one is asked for.
     """
     buffer = buffer or bytearray(_SEARCH.size + _BUFFER_BYTES)
-    room = len(buffer) - _SEARCH.size
-    objectid, kind, at = *first, offsets[0]
-    while (objectid, kind, at) <= (*last, offsets[1]):
-        key = (tree, objectid, last[0], at, offsets[1], newer_than + 1, _ALL, kind, last[1], _MOST_ITEMS)
-        _SEARCH.pack_into(buffer, 0, *key, room)
-        fcntl.ioctl(fd, _TREE_SEARCH_V2, buffer)
-        count = _SEARCH.unpack_from(buffer)[9]
-        if not count:
-            return
-        view = memoryview(buffer)
+    view = memoryview(buffer)
+    key, end = (*first, offsets[0]), (*last, offsets[1])
+    while count := _fetch(fd, buffer, tree, key, end):
         place = _SEARCH.size
         for _ in range(count):
-            _, objectid, at, kind, length = _HEADER.unpack_from(view, place)
+            _, objectid, at, kind, length = _HEADER.unpack_from(buffer, place)
             place += _HEADER.size
+            key = _after(objectid, kind, at)
             yield objectid, kind, at, view[place : place + length]
             place += length
-        objectid, kind, at = _after(objectid, kind, at)
+
+
+def _fetch(
+    fd: int,
+    buffer: bytearray,
+    tree: int,
+    first: tuple[int, int, int],
+    last: tuple[int, int, int],
+    *,
+    newer_than: int = -1,
+) -> int:
+    """Fill the buffer behind its search key with the next items, each after its header; how many they are.
+
+    `newer_than` leaves out the leaves that no later transaction wrote.
+    """
+    if first > last:
+        return 0
+    key = (tree, first[0], last[0], first[2], last[2], newer_than + 1, _ALL, first[1], last[1], _MOST_ITEMS)
+    _SEARCH.pack_into(buffer, 0, *key, len(buffer) - _SEARCH.size)
+    fcntl.ioctl(fd, _TREE_SEARCH_V2, buffer)
+    return int(_SEARCH.unpack_from(buffer)[9])
 
 
 def _after(objectid: int, kind: int, offset: int) -> tuple[int, int, int]:

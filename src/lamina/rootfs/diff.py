@@ -104,8 +104,8 @@ def change_usage(new: Path, old: Path, touched: Touched | None = None) -> tuple[
 class _Pair:
     """One directory of both trees; `old_fd` is -1 when there was none.
 
-    `names` are left to look at, each with its entry in the new tree (None: gone) and its inode number in the old one
-    (None: not there). `at` is where a report of the directory itself would stand; `listed`: it stands there already.
+    `names` are left to look at; `entries` are those of the new tree, `inodes` the numbers in the old one. `at` is where
+    a report of the directory itself would stand; `listed`: it stands there already.
     """
 
     place: str
@@ -114,7 +114,9 @@ class _Pair:
     at: int = 0
     listed: bool = True
     same_device: bool = False
-    names: Iterator[tuple[str, os.DirEntry[str] | None, int | None]] = field(default_factory=lambda: iter(()))
+    entries: dict[str, os.DirEntry[str]] = field(default_factory=dict)
+    inodes: dict[str, int] = field(default_factory=dict)
+    names: Iterator[str] = field(default_factory=lambda: iter(()))
 
     def close(self) -> None:
         os.close(self.new_fd)
@@ -132,7 +134,7 @@ class _Comparison:
 
     def run(self, new: Path, old: Path | None) -> list[Change]:
         try:
-            new_fd = os.open(new, _TOP)
+            new_fd = _opened(new, _TOP)
             self._push(_Pair("", new_fd, _opened_beside(new_fd, old, _TOP)))
             while self._pending:
                 self._go_on(self._pending[-1])
@@ -143,12 +145,13 @@ class _Comparison:
 
     def _go_on(self, pair: _Pair) -> None:
         """Look at the names of a directory up to one that must be looked into: that one is on top then."""
-        for name, entry, inode in pair.names:
+        for name in pair.names:
+            entry = pair.entries.get(name)
             if entry is None:
                 self._found.append(Change(ChangeKind.DELETE, f"{pair.place}/{name}"))
                 continue
             try:
-                if self._looks_into(pair, name, entry, inode):
+                if self._looks_into(pair, name, entry, pair.inodes.get(name)):
                     return
             except OSError as error:
                 if error.errno not in _SWAPPED:
@@ -172,8 +175,8 @@ class _Comparison:
             if inode is None:
                 self._found.append(Change(ChangeKind.ADD, place))
         if is_directory:
-            new_fd = os.open(name, _DIRECTORY, dir_fd=pair.new_fd)
-            old_fd = _opened_beside(new_fd, name if was_directory else None, _DIRECTORY, dir_fd=pair.old_fd)
+            new_fd = _opened(name, _DIRECTORY, pair.new_fd)
+            old_fd = _opened_beside(new_fd, name if was_directory else None, _DIRECTORY, pair.old_fd)
             self._push(_Pair(place, new_fd, old_fd, at, listed=len(self._found) > at))
         return is_directory
 
@@ -191,30 +194,37 @@ class _Comparison:
     def _push(self, pair: _Pair) -> None:
         self._pending.append(pair)
         new, old = os.fstat(pair.new_fd), None if pair.old_fd < 0 else os.fstat(pair.old_fd)
-        entries = _entries(pair.new_fd)
-        if old is None:
-            pair.names = iter([(name, entries[name], None) for name in _in_order(entries)])
-            return
-        pair.same_device = new.st_dev == old.st_dev
+        pair.entries = _entries(pair.new_fd)
         touched = self._touched
-        if touched is not None and new.st_ino == old.st_ino and new.st_ino not in touched.inodes:
-            inodes = {name: inode for name in entries if touched.may_differ_below(inode := entries[name].inode())}
-            pair.names = iter([(name, entries[name], inodes[name]) for name in _in_order(inodes)])
-            return
-        before = {name: entry.inode() for name, entry in _entries(pair.old_fd).items()}
-        names = _in_order(entries.keys() | before.keys())
-        pair.names = iter([(name, entries.get(name), before.get(name)) for name in names])
+        if old is None:
+            pair.names = iter(_in_order(pair.entries))
+        elif touched is not None and new.st_ino == old.st_ino and new.st_ino not in touched.inodes:
+            inodes = {name: entry.inode() for name, entry in pair.entries.items()}
+            pair.inodes = {name: inode for name, inode in inodes.items() if touched.may_differ_below(inode)}
+            pair.names = iter(_in_order(pair.inodes))
+        else:
+            pair.same_device = new.st_dev == old.st_dev
+            pair.inodes = {name: entry.inode() for name, entry in _entries(pair.old_fd).items()}
+            pair.names = iter(_in_order(pair.entries.keys() | pair.inodes.keys()))
 
 
-def _opened_beside(new_fd: int, old: Path | str | None, flags: int, *, dir_fd: int | None = None) -> int:
-    """The old directory (-1: none); without it the new one is not kept open either."""
+def _opened_beside(new_fd: int, old: Path | str | None, flags: int, dir_fd: int | None = None) -> int:
+    """The old directory (-1: none); when it fails the new one is not kept open either."""
     if old is None:
         return -1
     try:
-        return os.open(old, flags, dir_fd=dir_fd)
+        return _opened(old, flags, dir_fd)
     except OSError:
         os.close(new_fd)
         raise
+
+
+def _opened(directory: Path | str, flags: int, dir_fd: int | None = None) -> int:
+    """Looking leaves no access time behind, which would be a change to a snapshot; only the owner may ask for that."""
+    try:
+        return os.open(directory, flags | os.O_NOATIME, dir_fd=dir_fd)
+    except PermissionError:
+        return os.open(directory, flags, dir_fd=dir_fd)
 
 
 def _entries(fd: int) -> dict[str, os.DirEntry[str]]:

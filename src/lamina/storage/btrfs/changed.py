@@ -12,18 +12,24 @@ from __future__ import annotations
 from lamina.kernel import btrfs
 from lamina.rootfs.diff import Touched
 
-_MANY = 1000
-"""From here on it takes longer to look up the directories above each inode than to look into every directory."""
+_MOST = 5000
+"""From here on asking for each of them takes longer than looking at every file."""
 
 
-def changed_since(generation: int, *trees: int) -> Touched | None:
-    """`trees` are the roots of the subvolumes, opened; None where subvolumes lie inside, which have own numbers."""
-    inodes: set[int] = set()
-    for fd in trees:
-        if btrfs.nested_subvolumes(fd, btrfs.subvolume_number(fd)):
+def changed_since(generation: int, tree_fd: int, parent_fd: int) -> Touched | None:
+    """Compare two subvolumes, of which one began as the other's snapshot in the transaction `generation`.
+
+    None where that is not known: when very much was changed, and when subvolumes lie inside, which have own numbers.
+    """
+    if any(btrfs.nested_subvolumes(fd, btrfs.subvolume_number(fd)) for fd in (tree_fd, parent_fd)):
+        return None
+    changed: set[int] = set()
+    for fd, other_fd in ((tree_fd, parent_fd), (parent_fd, tree_fd)):
+        states = btrfs.inodes_changed_since(fd, generation, _MOST)
+        if states is None:
             return None
-        inodes.update(btrfs.inodes_changed_since(fd, generation))
-    if len(inodes) > _MANY:
-        return Touched(frozenset(inodes))
-    above = {directory for fd in trees for directory in btrfs.directories_above(fd, inodes)}
-    return Touched(frozenset(inodes), frozenset(above))
+        # Who only looked into a file or a directory has given it another access time, and changed nothing.
+        others = btrfs.inode_states(other_fd, states)
+        changed.update(inode for inode, state in states.items() if others.get(inode) != state)
+    above = {directory for fd in (tree_fd, parent_fd) for directory in btrfs.directories_above(fd, changed)}
+    return Touched(frozenset(changed), frozenset(above))
