@@ -85,7 +85,12 @@ _GROUPS: dict[str, tuple[str, dict[str, tuple[str, str]]]] = {
     "network": ("Networks", {name: (name, "networks") for name in ("ls", "inspect")}),
     "system": (
         "The engine",
-        {"df": ("df", "system"), "info": ("info", "system"), "events": ("events", "system")},
+        {
+            "df": ("df", "system"),
+            "info": ("info", "system"),
+            "events": ("events", "system"),
+            "migrate": ("migrate", "migrate"),
+        },
     ),
     "registry": ("An embedded registry", {"serve": ("serve", "registry")}),
 }

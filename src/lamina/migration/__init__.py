@@ -1,0 +1,1 @@
+"""A data root from one storage driver to another: images, containers and what they wrote; and back (blocking)."""
