@@ -39,6 +39,7 @@ from lamina.images.tags import TagStore
 from lamina.layers.pool import WorkerPool
 from lamina.layers.record import Layer
 from lamina.layers.store import LayerStore
+from lamina.migration.settle import settle_for_daemon
 from lamina.networks.networks import Networks
 from lamina.oci.platform import host_platform
 from lamina.programs.oci_runtime import CANDIDATES
@@ -181,6 +182,7 @@ def _open_stores(config: DaemonConfig, pool: WorkerPool, undo: contextlib.AsyncE
     volumes = VolumeStore(config.data_root / "volumes")
     warn(volumes.open())
     undo.callback(volumes.close)
+    warn(settle_for_daemon(config.data_root))
     dataroot.sweep_scratch(config.data_root)
     driver = choose_driver(config.data_root, config.storage_driver or None, config.storage_opts)
     undo.callback(driver.close)
