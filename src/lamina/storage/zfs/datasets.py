@@ -57,7 +57,7 @@ for snapshot in zfs.list.snapshots(asked["dataset"]) do
   snapshots[#snapshots + 1] = snapshot
 end
 for _, snapshot in ipairs(snapshots) do
-  zfs.sync.destroy(snapshot, true)
+  zfs.sync.destroy{snapshot, defer=true}
 end
 return zfs.sync.destroy(asked["dataset"])
 """
@@ -187,7 +187,7 @@ def _child(name: str, facts: Mapping[str, NvValue]) -> Child:
         is_marked=bool(_text(facts, "mark")),
         mountpoint=_text(facts, "mountpoint"),
         origin=_text(facts, "origin"),
-        snapshots=tuple(name for name, is_deferred in snapshots.items() if not is_deferred),
+        snapshots=tuple(name for name, deferred in snapshots.items() if deferred != "on"),
     )
 
 

@@ -236,14 +236,12 @@ class Zfs:
 
     def _clone(self, dataset: str, parent: CacheId) -> None:
         while True:
-            snapshot = self._snapshot(parent)
             try:
-                zfs.clone(dataset, snapshot, PROPERTIES)
+                zfs.clone(dataset, self._snapshot(parent), PROPERTIES)
             except FileNotFoundError:
                 self._present(parent)
                 with self._lock:  # only the snapshot was removed behind our back
-                    if self._snapshots.get(parent) == snapshot:
-                        del self._snapshots[parent]
+                    self._snapshots.pop(parent, None)
                 continue
             return
 
