@@ -13,6 +13,7 @@ from pathlib import Path
 
 from lamina.errors import CorruptRecord
 from lamina.kernel.durable import fsync_dir, make_dirs, write_file_ordered
+from lamina.rootfs.remove import remove_tree
 from lamina.storage.devicemapper.records import (
     BASE,
     DeviceRecord,
@@ -68,9 +69,13 @@ class Metadata:
         write_file_ordered(self.path(name), record.encode())
 
     def forget_device(self, name: str) -> None:
-        """Again is fine."""
-        with suppress(FileNotFoundError):
+        """Again is fine, and so is what should never have been there: a directory."""
+        try:
             os.unlink(self.path(name))
+        except FileNotFoundError:
+            return
+        except IsADirectoryError:
+            remove_tree(self.path(name))
 
     def transaction(self) -> Transaction | None:
         """The last one begun; None when there is no file. Raises CorruptRecord."""
@@ -103,13 +108,14 @@ def _read(path: Path) -> bytes:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise CorruptRecord(f"{path} cannot be read: {error.strerror}") from error
-    with open(fd, "rb") as file:
+    try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise CorruptRecord(f"{path} is no regular file")
-        try:
-            return file.read(1 << 17)
-        except OSError as error:
-            raise CorruptRecord(f"{path} cannot be read: {error.strerror}") from error
+        return os.read(fd, 1 << 17)
+    except OSError as error:
+        raise CorruptRecord(f"{path} cannot be read: {error.strerror}") from error
+    finally:
+        os.close(fd)
 
 
 def _doubles(records: dict[str, DeviceRecord]) -> list[tuple[str, str]]:
