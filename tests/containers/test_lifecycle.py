@@ -14,6 +14,7 @@ from lamina.containers.attach import Wanted
 from lamina.containers.lifecycle import Lifecycle
 from lamina.containers.state import Status
 from lamina.errors import CommandNotExecutable, CommandNotFound, Conflict, NoSuchContainer, NotModified, Unavailable
+from lamina.jsonvalue import JsonObject
 from lamina.kernel import pidfd
 from tests.containers.harness import collect, host
 
@@ -52,7 +53,9 @@ def test_a_hundred_thousand_lines_arrive_exactly(tmp_path: Path, busybox: Path) 
 def test_a_journal_that_is_freed_while_it_is_read_loses_nothing(tmp_path: Path, busybox: Path) -> None:
     async def scenario() -> None:
         async with host(tmp_path, busybox) as engine:
-            container = engine.add("sh", "-c", "seq 300000; read x; echo $x", OpenStdin=True, StdinOnce=True)
+            unbound: JsonObject = {"LogConfig": {"Type": "json-file", "Config": {"max-size": "-1"}}}
+            words = ("sh", "-c", "seq 300000; read x; echo $x")
+            container = engine.add(*words, host_config=unbound, OpenStdin=True, StdinOnce=True)
             session = engine.lifecycle.attach(container, Wanted(stdin=True))
             await engine.lifecycle.start(container)
             run = engine.lifecycle.running(container)

@@ -51,6 +51,8 @@ PASSING = {
     "containers/.making-<container id>",
     "containers/.new-<container id>",
     "containers/.gone-<container id>",
+    "containers/<container id>/<container id>-json.log.<n>",
+    "containers/<container id>/<container id>-json.log.next",
     "/bundles/<container id>/oom",
     "/exits/<container id>",
     "/execs/<exec id>",

@@ -7,12 +7,12 @@ and holds nobody up. Standard input goes to the monitor; who attaches before the
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from lamina.containers.journal import LogEntry
 from lamina.containers.logfile import JournalReader
+from lamina.containers.logs import LogReader
 from lamina.containers.runs import Run
 from lamina.errors import Unavailable
 from lamina.workers import Workers
@@ -64,8 +64,8 @@ class ContainerAttach:
         self._reader: JournalReader | None = None
         self._packets: asyncio.Queue[Output | None] | None = None
         self._known = asyncio.Event()
-        self.history: Sequence[LogEntry] = ()
-        """Lines to deliver first."""
+        self.history: LogReader | None = None
+        """What to deliver first."""
         self._closed = False
         self._present_only = False
 
@@ -88,9 +88,10 @@ class ContainerAttach:
         self._present_only = True
 
     async def output(self) -> AsyncIterator[Output]:
-        for entry in self.history:
-            if self._wants(entry.stream):
-                yield entry.stream, entry.data
+        while self.history is not None and (found := await self._workers.call(self.history.read)) is not None:
+            for entry in found:
+                if self._wants(entry.stream):
+                    yield entry.stream, entry.data
         await self._known.wait()
         source = self._from_packets() if self._packets is not None else self._from_journal()
         async for stream, data in source:
@@ -143,6 +144,8 @@ class ContainerAttach:
         if self._closed:
             return
         self._closed = True
+        if self.history is not None:
+            await self._workers.call(self.history.close)
         if self._run is None:
             self._leave(self)
         elif self._packets is not None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 STDOUT = 1
@@ -70,9 +70,15 @@ class JsonLines:
         self._attrs = f',"attrs":{attrs}' if attrs else ""
 
     @property
-    def holds_nothing(self) -> bool:
-        """Whether no line waits for its end."""
-        return not (self._pending[STDOUT] or self._pending[STDERR])
+    def pending(self) -> tuple[Piece, ...]:
+        """The lines that wait for their end; `restore` takes them up again."""
+        return tuple(Piece(stream, self._times[stream], data) for stream, data in self._pending.items() if data)
+
+    def restore(self, pending: Iterable[Piece]) -> None:
+        """Go on as the one that had these pending lines."""
+        for piece in pending:
+            self._pending[piece.stream] = piece.data
+            self._times[piece.stream] = piece.time
 
     def feed(self, pieces: list[Piece]) -> list[bytes]:
         """The lines that are complete now: ended by a newline, or cut at 16 KiB."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from lamina.clock import Clock
+from lamina.containers.log_options import line_attributes, rotation
 from lamina.containers.logfile import JournalPump, journals, json_log, new_journal
 from lamina.containers.record import Container
 from lamina.containers.runtime import Ended, Launch, Launched, Runtime
@@ -65,7 +66,7 @@ class Launcher:
             journal: Path | None = None
             if text(mapping(container.host_config, "LogConfig"), "Type") != "none":
                 journal = new_journal(directory, container.id)
-                pump = JournalPump(journal, json_log(directory, container.id))
+                pump = open_pump(journal, directory, container)
                 container.log_path = str(json_log(directory, container.id))
             launched = self._runtime.launch(
                 Launch(
@@ -87,11 +88,7 @@ class Launcher:
 
     def finish_journals(self, container: Container) -> None:
         """What runs before this one wrote goes into the log, if a crash kept it from there."""
-        directory = self._store.directory(container.id)
-        for journal in journals(directory):
-            pump = JournalPump(journal, json_log(directory, container.id))
-            pump.finish()
-            pump.close()
+        finish_journals(self._store.directory(container.id), container)
 
     def collect(self, container: Container, monitor: Monitor, pump: JournalPump | None) -> Ended:
         """How it ended, with the log written out."""
@@ -127,6 +124,30 @@ class Launcher:
         self._resources.release(container)
         self._resources.discard(container, volumes=volumes)
         self._store.forget(container)
+
+
+def open_pump(journal: Path, directory: Path, container: Container) -> JournalPump:
+    """What carries the journal into the container's log, as its log options want it; `directory` is the container's.
+
+    Raises:
+        InvalidArgument: log options that make no sense.
+    """
+    wanted = mapping(container.host_config, "LogConfig")
+    log = json_log(directory, container.id)
+    return JournalPump(journal, log, attrs=line_attributes(container), rotation=rotation(wanted))
+
+
+def finish_journals(directory: Path, container: Container) -> None:
+    """What runs wrote goes into the log, if a crash kept it from there."""
+    for journal in journals(directory):
+        finish_journal(journal, directory, container)
+
+
+def finish_journal(journal: Path, directory: Path, container: Container) -> None:
+    """As `finish_journals`, for one of them."""
+    pump = open_pump(journal, directory, container)
+    pump.finish()
+    pump.close()
 
 
 def advance(pump: JournalPump) -> bool:

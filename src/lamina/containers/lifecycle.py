@@ -18,7 +18,7 @@ from lamina.clock import Clock, rfc3339, seconds_since
 from lamina.containers.attach import ContainerAttach, Wanted
 from lamina.containers.health import after_end, first_health
 from lamina.containers.launching import KILL_PATIENCE_S, SIGKILL, Launcher, Resources
-from lamina.containers.logfile import JournalPump, Mark
+from lamina.containers.logfile import START, JournalPump
 from lamina.containers.news import attributes_of, networks_of
 from lamina.containers.orphans import collect_orphans
 from lamina.containers.output import Output
@@ -194,10 +194,11 @@ class Lifecycle:
             container.id,
             launched.monitor,
             journal_fd=pump.journal_fd if pump else -1,
-            start=pump.start if pump else Mark(0, 0),
+            start=pump.start if pump else START,
             tty=boolean(container.config, "Tty"),
             attached=launched.attached,
             stdin_once=boolean(container.config, "StdinOnce"),
+            parts=pump.parts if pump else None,
         )
         if self._closing:
             return run  # the next daemon follows it

@@ -5,92 +5,155 @@ Source: moby daemon/logger/jsonfilelog; loggerutils/logfile.go for order and tai
 
 from __future__ import annotations
 
-import gzip
 import os
 import time
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
+from lamina.changeset.compression import decompressed
 from lamina.containers.journal import LogEntry, parse_json_line
-from lamina.containers.logfile import json_log
+from lamina.containers.log_parts import LogParts, open_parts
+from lamina.containers.logfile import Mark, json_log
 
 _BLOCK_BYTES = 256 << 10
-_MAX_ROTATED = 1000
+_GZIP = b"\x1f\x8b"
 
 
 class LogReader:
-    """Reads entries from oldest to newest, and again what has been added since."""
+    """Reads entries from oldest to newest, and again what has been added since, whatever is put aside meanwhile."""
 
-    def __init__(self, directory: Path, container_id: str, *, tail: int | None = None) -> None:
-        """Begin at the start of the oldest part, or `tail` lines before the end."""
+    def __init__(
+        self,
+        directory: Path,
+        container_id: str,
+        *,
+        tail: int | None = None,
+        live: LogParts | None = None,
+        until: Mark | None = None,
+    ) -> None:
+        """Begin at the start of the oldest part, or `tail` lines before the end.
+
+        `live`: the log of the run that is followed. `until`: end at this place of it.
+        """
         self._current = json_log(directory, container_id)
-        self._fd = -1
+        self._live = live
         self._rest = b""
         self._old: list[bytes] = []
-        self._open()
-        size = os.fstat(self._fd).st_size if self._fd >= 0 else 0
-        if tail is None:
-            self._old = _rotated_lines(self._current)
-            return
-        found, start = _tail_offset(self._fd, size, tail) if self._fd >= 0 else (0, 0)
-        if self._fd >= 0:
-            os.lseek(self._fd, start, os.SEEK_SET)
-        if found < tail:
-            self._old = _rotated_lines(self._current)[-(tail - found) :]
+        self._ends = until is not None
+        self._seen, opened = live.open_parts() if live is not None else (0, open_parts(self._current))
+        self._parts = deque(_Part(fd) for fd in opened)
+        if until is not None:
+            self._end_at(until)
+        if tail is not None:
+            self._skip_to(tail)
 
-    def _open(self) -> None:
-        try:
-            self._fd = os.open(self._current, os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            self._fd = -1
+    def _end_at(self, until: Mark) -> None:
+        younger = self._seen - until.rotations
+        for _ in range(min(younger, len(self._parts))):
+            self._parts.pop().close()
+        if self._parts:
+            self._parts[-1].limit = until.log
+
+    def _skip_to(self, tail: int) -> None:
+        """Keep `tail` lines: whole young parts as they are, of the part where the tail begins only its end."""
+        kept: deque[_Part] = deque()
+        missing = tail
+        # The present part stays open also for a tail of nothing: what is added to it comes later.
+        while self._parts and (missing > 0 or not kept):
+            part = self._parts.pop()
+            found, lines = part.skip_to(missing)
+            missing -= found
+            if lines is None:
+                kept.appendleft(part)
+            else:
+                self._old = lines + self._old
+        self.close()
+        self._parts = kept
 
     def read(self) -> list[LogEntry] | None:
         """The next entries; None when nothing new is there. A half written line is kept for the next call."""
         if self._old:
             old, self._old = self._old, []
             return _entries(old)
-        if self._fd < 0:
-            self._open()
-            if self._fd < 0:
+        while True:
+            # Looked at before reading: what is read afterwards holds everything of a part that was put aside.
+            rotations = self._live.rotations if self._live is not None else 0
+            raw = self._parts[0].read() if self._parts else b""
+            if raw:
+                lines = (self._rest + raw).split(b"\n")
+                self._rest = lines.pop()
+                return _entries(lines)
+            if not self._next_part(rotations):
                 return None
-        raw = os.read(self._fd, _BLOCK_BYTES)
-        if not raw:
-            return None
-        lines = (self._rest + raw).split(b"\n")
-        self._rest = lines.pop()
-        return _entries(lines)
+
+    def _next_part(self, rotations: int) -> bool:
+        """Go on with a younger part; False when there is none yet."""
+        if len(self._parts) > 1:
+            self._parts.popleft().close()
+            self._rest = b""  # a line that a crash cut
+            return True
+        if self._ends:
+            return False
+        if self._live is not None and rotations != self._seen:
+            self._seen, opened = self._live.open_parts(after=self._seen)
+        elif not self._parts:
+            opened = open_parts(self._current, 0)
+        else:
+            return False
+        if self._parts:
+            self._parts.popleft().close()
+            self._rest = b""
+        self._parts.extend(_Part(fd) for fd in opened)
+        return bool(opened)
 
     def close(self) -> None:
         """Twice is fine."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        while self._parts:
+            self._parts.popleft().close()
+
+
+class _Part:
+    """One open file of a log, gzipped or not."""
+
+    def __init__(self, fd: int) -> None:
+        self._file = open(fd, "rb", buffering=0)  # noqa: SIM115 - closed by `close`
+        self._packed: Iterator[bytes] | None = None
+        if os.pread(fd, 2, 0) == _GZIP:
+            self._packed = decompressed(iter(lambda: self._file.read(_BLOCK_BYTES) or b"", b""))
+        self.limit: int | None = None
+        """How much may still be read; None: all there is."""
+
+    def read(self) -> bytes:
+        """The next bytes, empty at the present end."""
+        raw = self._file.read(_BLOCK_BYTES) or b"" if self._packed is None else next(self._packed, b"")
+        if self.limit is not None:
+            raw = raw[: self.limit]
+            self.limit -= len(raw)
+        return raw
+
+    def skip_to(self, tail: int) -> tuple[int, list[bytes] | None]:
+        """Leave out all but the last `tail` lines; how many there are, and the lines where they had to be read."""
+        if self._packed is None:
+            size = os.fstat(self._file.fileno()).st_size
+            found, start = _tail_offset(self._file.fileno(), size, tail)
+            self._file.seek(start)
+            return found, None
+        lines: deque[bytes] = deque(maxlen=tail)
+        rest = b""
+        while raw := self.read():
+            *whole, rest = (rest + raw).split(b"\n")
+            lines.extend(whole)
+        self.close()
+        return len(lines), list(lines)
+
+    def close(self) -> None:
+        self._file.close()
 
 
 def _entries(lines: list[bytes]) -> list[LogEntry]:
     found = (parse_json_line(line) for line in lines)
     return [entry for entry in found if entry is not None]
-
-
-def _rotated_lines(current: Path) -> list[bytes]:
-    """Lines of `<log>.N` (or `.N.gz`), highest N first: that is the oldest."""
-    lines: list[bytes] = []
-    for raw in _rotated(current):
-        lines += raw.splitlines()
-    return lines
-
-
-def _rotated(current: Path) -> Iterator[bytes]:
-    parts: list[Path] = []
-    for number in range(1, _MAX_ROTATED):
-        plain, packed = Path(f"{current}.{number}"), Path(f"{current}.{number}.gz")
-        found = plain if plain.exists() else packed
-        if not found.exists():
-            break
-        parts.append(found)
-    for part in reversed(parts):
-        raw = part.read_bytes()
-        yield gzip.decompress(raw) if part.suffix == ".gz" else raw
 
 
 def _tail_offset(fd: int, size: int, lines: int) -> tuple[int, int]:
@@ -110,16 +173,6 @@ def _tail_offset(fd: int, size: int, lines: int) -> tuple[int, int]:
             place = newline
         at = start
     return (found + 1 if size else 0), 0
-
-
-def entries_before(directory: Path, container_id: str, log_bytes: int | None) -> tuple[LogEntry, ...]:
-    """The log up to a place in its current part (None: all of it)."""
-    try:
-        with json_log(directory, container_id).open("rb") as file:
-            raw = file.read() if log_bytes is None else file.read(log_bytes)
-    except FileNotFoundError:
-        raw = b""
-    return tuple(_entries(_rotated_lines(json_log(directory, container_id)) + raw.splitlines()))
 
 
 def sortable(stamp: str) -> str:

@@ -13,6 +13,10 @@ from lamina.workers import Workers
 
 _LOG = logging.getLogger(__name__)
 
+_TOO_FAR_BEHIND_BYTES = 32 << 20
+_NEAR_ENOUGH_BYTES = 8 << 20
+"""A container that writes faster than its log can be written waits, as for any full pipe, or it would fill the disk."""
+
 
 @dataclass(frozen=True, slots=True)
 class Output:
@@ -34,11 +38,13 @@ class Output:
 
     async def _drain(self, run: Run, pump: JournalPump) -> None:
         watch = self._watch.watch(pump.journal, run.growth)
+        run.hold_up(held=False)  # a daemon that was killed may have left it so
         try:
             while True:
                 seen, ended = run.growth.count, run.ended
                 if await self.workers.call(launching.advance, pump):
                     run.logged.happened()
+                    _keep_in_step(run, pump)
                     mark = pump.mark()
                     if mark is not None and run.may_begin_at(mark):
                         await self.workers.call(pump.free_before, mark)
@@ -47,7 +53,16 @@ class Output:
                     return
                 await run.growth.after(seen)
         finally:
+            run.hold_up(held=False)
             self._watch.unwatch(watch)
 
     def close(self) -> None:
         self._watch.close()
+
+
+def _keep_in_step(run: Run, pump: JournalPump) -> None:
+    behind = pump.backlog_bytes
+    if behind > _TOO_FAR_BEHIND_BYTES:
+        run.hold_up(held=True)
+    elif behind < _NEAR_ENOUGH_BYTES:
+        run.hold_up(held=False)

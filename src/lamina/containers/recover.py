@@ -9,11 +9,10 @@ from __future__ import annotations
 import contextlib
 import logging
 from dataclasses import dataclass
-from pathlib import Path
 
-from lamina.containers.launching import REMOVES_VOLUMES
+from lamina.containers.launching import REMOVES_VOLUMES, finish_journal, finish_journals, open_pump
 from lamina.containers.lifecycle import Lifecycle
-from lamina.containers.logfile import JournalPump, journals, json_log
+from lamina.containers.logfile import JournalPump, journals
 from lamina.containers.record import Container
 from lamina.containers.restart import restart_policy
 from lamina.containers.runtime import Launched, Runtime
@@ -74,7 +73,7 @@ async def _recover_one(
         # Its start was never answered: whoever asked will ask again.
         monitor.close()
         await workers.call(runtime.delete, container.id)
-    await workers.call(_finish_journals, container, store)
+    await workers.call(finish_journals, store.directory(container.id), container)
     if container.state.status is Status.RESTARTING or _wants_to_run(container):
         lifecycle.start_soon(container)
     return ""
@@ -110,25 +109,14 @@ def _take_up(
     directory = store.directory(container.id)
     left = journals(directory)
     for journal in left[:-1]:
-        _finish(journal, container, store)
-    pump = JournalPump(left[-1], json_log(directory, container.id)) if left else None
+        finish_journal(journal, directory, container)
+    pump = open_pump(left[-1], directory, container) if left else None
     attached = None
     unlogged = text(mapping(container.host_config, "LogConfig"), "Type") == "none"
     if unlogged or (boolean(container.config, "OpenStdin") and not boolean(container.config, "StdinOnce")):
         with contextlib.suppress(Unavailable):
             attached = runtime.attach(container.id)
     return Launched(monitor, attached), pump
-
-
-def _finish_journals(container: Container, store: ContainerStore) -> None:
-    for journal in journals(store.directory(container.id)):
-        _finish(journal, container, store)
-
-
-def _finish(journal: Path, container: Container, store: ContainerStore) -> None:
-    pump = JournalPump(journal, json_log(store.directory(container.id), container.id))
-    pump.finish()
-    pump.close()
 
 
 def _sweep(runtime: Runtime, known: set[str]) -> None:

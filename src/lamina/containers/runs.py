@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
 import socket
 from pathlib import Path
 
+from lamina.containers.log_parts import LogParts
 from lamina.containers.logfile import JournalReader, Mark
 from lamina.errors import Unavailable
 from lamina.ids import ContainerId
@@ -91,11 +93,14 @@ class Run:
         tty: bool,
         attached: socket.socket | None,
         stdin_once: bool,
+        parts: LogParts | None = None,
     ) -> None:
+        """`parts`: the log that the journal is carried into."""
         self.container_id = container_id
         self.monitor = monitor
         self.journal_fd = journal_fd
         self.start = start
+        self.parts = parts
         self._readers: set[JournalReader] = set()
         self.tty = tty
         self.stdin_once = stdin_once
@@ -103,6 +108,7 @@ class Run:
         self.growth = Turn()
         self.logged = Turn()
         self.ended = False
+        self._held_up: bool | None = None
         self.settled = asyncio.Event()
         self._stdin_lock = asyncio.Lock()
         self._listeners: list[asyncio.Queue[tuple[int, bytes] | None]] = []
@@ -125,6 +131,11 @@ class Run:
     def signal(self, number: int) -> bool:
         """Signal the container's first process. False when it is gone."""
         return pidfd.send(self.monitor.init_pidfd, number)
+
+    def hold_up(self, *, held: bool) -> None:
+        """Stop the monitor, so that the container's pipes fill up and it waits; or let it go on. Again is fine."""
+        if held != self._held_up and not self.ended:
+            self._held_up = pidfd.send(self.monitor.pidfd, signal.SIGSTOP if held else signal.SIGCONT) and held
 
     async def write_stdin(self, data: bytes) -> None:
         """Hand bytes to the container's standard input; returns when the monitor has taken them.
@@ -166,7 +177,7 @@ class Run:
 
     def reader(self, *, from_start: bool) -> JournalReader:
         """One more reader of the journal: from its start (what `start` says), or of what comes from now on."""
-        reader = JournalReader(self.journal_fd, self.start.journal)
+        reader = JournalReader(self.journal_fd, self.start)
         if not from_start:
             reader.skip_to_end()
         self._readers.add(reader)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from lamina.containers import resources
 from lamina.containers.devices import parse_access, parse_rule
+from lamina.containers.log_options import check_log_options
 from lamina.containers.security import SecurityOptions
 from lamina.containers.signals import parse_signal
 from lamina.containers.spec import wanted_devices
@@ -68,7 +69,7 @@ def validate(config: JsonObject, host: JsonObject, limits: Limits) -> list[str]:
             f"unknown or invalid runtime name: {text(host, 'Runtime')[:80]}",
             hint="known here: " + ", ".join(sorted(limits.runtimes)),
         )
-    _check_logging(mapping(host, "LogConfig"), limits)
+    _check_logging(config, mapping(host, "LogConfig"), limits)
     return validate_limits(host, limits) + _without_effect(host)
 
 
@@ -85,12 +86,14 @@ def validate_limits(host: JsonObject, limits: Limits) -> list[str]:
     return warnings
 
 
-def _check_logging(wanted: JsonObject, limits: Limits) -> None:
+def _check_logging(config: JsonObject, wanted: JsonObject, limits: Limits) -> None:
     driver = text(wanted, "Type")
     if driver in limits.log_drivers:
         unknown = sorted(set(mapping(wanted, "Config")) - _LOG_OPTIONS)
         if unknown and driver != "none":
             raise InvalidArgument(f"unknown log opt '{unknown[0][:80]}' for {driver} log driver")
+        if driver != "none":
+            check_log_options(config, wanted)
         return
     if driver not in _LOG_DRIVERS_OF_DOCKER:
         raise InvalidArgument(f"logger: no log driver named '{driver[:80]}' is registered")
@@ -101,9 +104,6 @@ def _without_effect(host: JsonObject) -> list[str]:
     warnings: list[str] = []
     if publishes(host) and text(host, "NetworkMode") == "host":
         warnings.append("Published ports are discarded when using host network mode")
-    options = sorted(mapping(mapping(host, "LogConfig"), "Config"))
-    if options and text(mapping(host, "LogConfig"), "Type") != "none":
-        warnings.append(f"Log options are kept with the container but have no effect yet: {', '.join(options)}.")
     return warnings
 
 

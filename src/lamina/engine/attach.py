@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from lamina.containers.attach import AttachSession, Wanted
 from lamina.containers.lifecycle import Lifecycle
-from lamina.containers.logs import entries_before
+from lamina.containers.logs import LogReader
 from lamina.containers.state import Status
 from lamina.containers.store import ContainerStore
 from lamina.errors import Conflict
@@ -45,11 +45,12 @@ class Attach:
             from_start=logs or not running,
         )
         # Where the session begins in the journal is where its history ends: nothing may come in between.
-        ends = run.start.log if run is not None else None
+        ends = run.start if run is not None else None
         session = self.lifecycle.attach(container, wanted)
         if logs:
             directory = self.store.directory(container.id)
-            session.history = await self.workers.call(entries_before, directory, container.id, ends)
+            live = run.parts if run is not None else None
+            session.history = await self.workers.call(LogReader, directory, container.id, live=live, until=ends)
         if not stream and not running:
             session.cancel()
         elif not stream:

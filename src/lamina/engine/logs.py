@@ -39,9 +39,11 @@ class Logs:
         container = self.store.resolve(ref)
         if text(mapping(container.host_config, "LogConfig"), "Type") not in _READABLE:
             raise Unsupported("configured logging driver does not support reading")
-        run = self.lifecycle.run_of(container) if wanted.follow else None
+        present = self.lifecycle.run_of(container)
+        run = present if wanted.follow else None
         directory = self.store.directory(container.id)
-        reader = await self.workers.call(LogReader, directory, container.id, tail=wanted.tail)
+        live = present.parts if present is not None else None
+        reader = await self.workers.call(LogReader, directory, container.id, tail=wanted.tail, live=live)
         limit_s = None
         if wanted.until_ns is not None and run is not None:
             limit_s = max(0.0, (wanted.until_ns - self.clock.now_ns()) / 1e9)

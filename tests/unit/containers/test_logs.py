@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from lamina.containers.logfile import json_log
-from lamina.containers.logs import LogReader, entries_before, sortable, sortable_ns
+from lamina.containers.log_options import Rotation
+from lamina.containers.log_parts import LogParts
+from lamina.containers.logfile import Mark, json_log
+from lamina.containers.logs import LogReader, sortable, sortable_ns
 
 
 def line(text: str) -> bytes:
@@ -66,10 +68,49 @@ def test_a_log_that_does_not_exist_yet_is_empty_and_then_is_not(tmp_path: Path) 
 
 
 def test_the_log_up_to_a_place(tmp_path: Path) -> None:
-    assert entries_before(tmp_path, "c", None) == ()
+    assert read_all(LogReader(tmp_path, "c", until=Mark(0, 0))) == []
     json_log(tmp_path, "c").write_bytes(line("1") + line("2"))
-    assert [entry.data for entry in entries_before(tmp_path, "c", None)] == [b"1\n", b"2\n"]
-    assert [entry.data for entry in entries_before(tmp_path, "c", len(line("1")))] == [b"1\n"]
+    assert read_all(LogReader(tmp_path, "c", until=Mark(0, len(line("1"))))) == ["1"]
+
+
+@pytest.mark.parametrize("lines", range(9))
+def test_a_reader_follows_over_any_number_of_rotations(tmp_path: Path, lines: int) -> None:
+    current = json_log(tmp_path, "c")
+    parts = LogParts(current, Rotation(1, 4, compress=True))
+    parts.write(line("1"))
+    reader = LogReader(tmp_path, "c", live=parts)
+    assert read_all(reader) == ["1"]
+    for number in range(lines):
+        parts.write(line(f"late {number}"))
+        parts.rotate(lambda _: None)
+    parts.write(line("end"))
+    # What was put aside and has gone for good is lost to a slow reader; nothing comes twice or out of order.
+    wanted = [f"late {number}" for number in range(lines)] + ["end"]
+    assert read_all(reader) == (wanted if lines < 4 else [wanted[0], *wanted[-4:]])
+    reader.close()
+    parts.close()
+
+
+def test_the_log_up_to_a_place_that_was_put_aside_since(tmp_path: Path) -> None:
+    parts = LogParts(json_log(tmp_path, "c"), Rotation(1, 3, compress=True))
+    parts.write(line("1"))
+    place = Mark(0, parts.size, rotations=parts.rotations)
+    parts.write(line("2"))
+    assert read_all(LogReader(tmp_path, "c", live=parts, until=place)) == ["1"]
+    parts.rotate(lambda _: None)
+    parts.write(line("3"))
+    assert read_all(LogReader(tmp_path, "c", live=parts, until=place)) == ["1"]
+    for _ in range(3):
+        parts.rotate(lambda _: None)
+    assert read_all(LogReader(tmp_path, "c", live=parts, until=place)) == []
+
+
+def test_gaps_in_the_numbers_hide_nothing(tmp_path: Path) -> None:
+    current = json_log(tmp_path, "c")
+    Path(f"{current}.4").write_bytes(line("1"))
+    Path(f"{current}.2.gz").write_bytes(gzip.compress(line("2")))
+    current.write_bytes(line("3"))
+    assert read_all(LogReader(tmp_path, "c")) == ["1", "2", "3"]
 
 
 def test_times_sort_as_text() -> None:

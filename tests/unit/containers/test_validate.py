@@ -87,10 +87,12 @@ def test_image_settings_that_make_no_sense_are_refused(config):
         checked({}, config=config)
 
 
-def test_log_options_that_do_nothing_yet_are_warned_of():
+def test_log_options_are_kept_and_those_that_make_no_sense_refused():
     warnings, complete = checked({"LogConfig": {"Type": "json-file", "Config": {"max-size": "1k", "max-file": "2"}}})
-    assert warnings == ["Log options are kept with the container but have no effect yet: max-file, max-size."]
+    assert warnings == []
     assert complete["LogConfig"] == {"Type": "json-file", "Config": {"max-size": "1k", "max-file": "2"}}
+    with pytest.raises(InvalidArgument, match="max-file cannot be less than 1"):
+        checked({"LogConfig": {"Type": "json-file", "Config": {"max-file": "0"}}})
 
 
 def test_what_comes_later_is_named():
