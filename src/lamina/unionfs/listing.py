@@ -123,8 +123,9 @@ class Listing:
                     )
                     seen.add(name)
         if node.lowers:
+            below = tree.below(node)  # also reads what is hidden
             hidden = node.hidden
-            for name, entry_bits in tree.below(node).names.items():
+            for name, entry_bits in below.names.items():
                 if name not in seen and name not in hidden:
                     known = children.get(name)
                     ino = known.ino if known is not None else tree.number_in(branch_of(entry_bits), entry_bits >> 16)
