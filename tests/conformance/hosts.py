@@ -17,6 +17,7 @@ from lamina.storage.vfs.driver import Vfs
 from lamina.storage.zfs.driver import Zfs
 from tests.conformance.grounds import ext4_with_project_quotas, xfs_with_project_quotas
 from tests.conformance.grounds_btrfs import btrfs, no_btrfs
+from tests.conformance.grounds_devicemapper import no_devicemapper, on_loop_files, open_on_loop_files
 from tests.conformance.grounds_zfs import no_zfs, zfs_dataset
 
 Ground = Callable[[Path], AbstractContextManager[Path]]
@@ -78,5 +79,6 @@ STORAGE = (
     Host("overlay2", Overlay2, limits=xfs_with_project_quotas, inherits_root=False),
     Host("btrfs", Btrfs, ground=btrfs, tiny=None, limits=btrfs, missing=no_btrfs),
     Host("zfs", Zfs, ground=zfs_dataset, tiny=None, limits=zfs_dataset, missing=no_zfs),
+    Host("devicemapper", open_on_loop_files("ext4"), ground=on_loop_files("ext4"), tiny=None, missing=no_devicemapper),
     Host("vfs", Vfs, limits=ext4_with_project_quotas, seals_by_mount=False),
 )
