@@ -27,6 +27,7 @@ from lamina.engine import volumes as volume_verbs
 from lamina.engine.changes import Changes
 from lamina.engine.container_view import ContainerViews
 from lamina.engine.create import Create
+from lamina.engine.distribution_inspect import InspectDistribution
 from lamina.engine.export import Export
 from lamina.engine.history import History
 from lamina.engine.host import EngineFacts
@@ -37,6 +38,7 @@ from lamina.engine.kill import Kill
 from lamina.engine.list_containers import ListContainers
 from lamina.engine.list_images import ListImages
 from lamina.engine.load import Load
+from lamina.engine.login import LogIn
 from lamina.engine.logs import Logs
 from lamina.engine.merge_config import merge_config
 from lamina.engine.prune_containers import PruneContainers
@@ -129,6 +131,8 @@ def _images(p: Parts) -> dict[str, Any]:
     remove = RemoveImage(p.images, p.tags, p.lookup, uses, p.workers, publish)
     return {
         "pull": Pull(p.registries, pull_layers, p.images, p.tags, p.workers, publish, p.platform),
+        "inspect_distribution": InspectDistribution(p.registries),
+        "log_in": LogIn(p.registries),
         "push": Push(p.registries, p.layers, p.images, p.tags, p.metadata, p.workers, publish, p.data_root / "tmp"),
         "load": Load(loader, p.images, p.workers, publish),
         "save": Save(saver, p.images, p.workers, publish),

@@ -100,7 +100,7 @@ class Authorizer:
                 "refresh_token": self._auth.identity_token,
             }
             return TokenRequest(realm, form=form)
-        query = {"scope": scope}
+        query = {"scope": scope} if scope else {}
         if service:
             query["service"] = service
         if self._auth.username:

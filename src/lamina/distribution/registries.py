@@ -55,9 +55,25 @@ class Registries:
             is_push=True,
         )
 
+    async def door_of(self, auth: RegistryAuth) -> Repository:
+        """The registry that the credentials are for, as a repository without a name: to try the credentials at."""
+        domain = _domain(auth.server_address)
+        endpoint = (await endpoints_for(domain, self._config))[-1]
+        return Repository(
+            endpoint, "", domain, transport=self._transport, auth=auth, retry=self._retry, scope=""
+        )  # fmt: skip
+
     async def aclose(self) -> None:
         """End idle connections. Twice is fine."""
         await self._transport.aclose()
+
+
+def _domain(address: str) -> str:
+    """The registry of a server address as clients write it: with or without scheme and path; empty is Docker Hub."""
+    host = urlsplit(address if "://" in address else f"//{address}").netloc.rpartition("@")[2].lower()
+    if not host or host in _DOCKER_ADDRESSES:
+        return DEFAULT_DOMAIN
+    return host
 
 
 def _for_this_registry(domain: str, auth: RegistryAuth | None) -> RegistryAuth | None:
@@ -67,7 +83,7 @@ def _for_this_registry(domain: str, auth: RegistryAuth | None) -> RegistryAuth |
     address = auth.server_address
     if not address:
         return auth
-    host = urlsplit(address if "://" in address else f"//{address}").netloc.rpartition("@")[2].lower()
+    meant = _domain(address)
     if domain == DEFAULT_DOMAIN:
-        return auth if host in _DOCKER_ADDRESSES else None
-    return auth if host in (domain.lower(), domain.lower().removesuffix(":443")) else None
+        return auth if meant == DEFAULT_DOMAIN else None
+    return auth if meant in (domain.lower(), domain.lower().removesuffix(":443")) else None

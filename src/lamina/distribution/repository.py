@@ -49,7 +49,9 @@ class Repository:
         auth: RegistryAuth | None,
         retry: Retry,
         is_push: bool = False,
+        scope: str | None = None,
     ) -> None:
+        """`scope`: what tokens are asked for; None: to pull from, or push to, this repository."""
         self.endpoint = endpoint
         self.name = name
         self._familiar = familiar
@@ -57,9 +59,24 @@ class Repository:
         self._auth = auth
         self._retry = retry
         self._is_push = is_push
-        self._scope = challenge.push_scope(name) if is_push else challenge.pull_scope(name)
+        whole = challenge.push_scope(name) if is_push else challenge.pull_scope(name)
+        self._scope = whole if scope is None else scope
         self._connected: tuple[URL, Authorizer] | None = None
         self._connecting = asyncio.Lock()
+
+    async def check_access(self) -> None:
+        """Ask for nothing but to be let in.
+
+        Raises:
+            Unauthenticated, PermissionDenied: the registry does not take the credentials.
+            Unavailable: it cannot be reached.
+        """
+
+        async def step() -> None:
+            async with self._sent("GET", "/v2/") as response:
+                await _expect(response, (200,), self._asked("/v2/"))
+
+        await self._retry.run(step)
 
     # in
 

@@ -37,11 +37,7 @@ async def resolve(repository: Repository, reference: Reference, platform: Platfo
         Unsupported: nothing for this platform, or no image at all.
         NotFound and others: as the registry says.
     """
-    wanted = str(reference.digest or reference.tag)
-    served = await repository.manifest(wanted, f"manifest for {reference.familiar()}")
-    if reference.digest is not None:
-        _check_digest(served.raw, reference.digest, repository)
-    document = decode_manifest(served.raw, served.media_type)
+    document = await served_document(repository, reference)
     digest = reference.digest or document.digest
     for _ in range(MAX_NESTED_INDEXES):
         if not isinstance(document, Index):
@@ -50,6 +46,15 @@ async def resolve(repository: Repository, reference: Reference, platform: Platfo
         served = await repository.manifest(chosen.digest, f"manifest for {reference.familiar()} ({platform})")
         document = _chosen(served, chosen, repository)
     raise InvalidManifest(f"invalid manifest: more than {MAX_NESTED_INDEXES} indexes in one another")
+
+
+async def served_document(repository: Repository, reference: Reference) -> Document:
+    """What the reference names, verified when it is a digest. Raises as `resolve`."""
+    wanted = str(reference.digest or reference.tag)
+    served = await repository.manifest(wanted, f"manifest for {reference.familiar()}")
+    if reference.digest is not None:
+        _check_digest(served.raw, reference.digest, repository)
+    return decode_manifest(served.raw, served.media_type)
 
 
 def _chosen(served: Served, descriptor: Descriptor, repository: Repository) -> Document:

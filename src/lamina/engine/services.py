@@ -320,6 +320,14 @@ class ByName(Protocol):
     async def __call__(self, name: str) -> JsonObject: ...
 
 
+class InspectDistribution(Protocol):
+    async def __call__(self, reference: Reference, *, auth: RegistryAuth | None) -> JsonObject: ...
+
+
+class LogIn(Protocol):
+    async def __call__(self, auth: RegistryAuth) -> JsonObject: ...
+
+
 # -- the engine itself
 
 
@@ -389,6 +397,8 @@ class Services:
     inspect_image: InspectImage | None = None
     history: History | None = None
     prune_images: Prune | None = None
+    inspect_distribution: InspectDistribution | None = None
+    log_in: LogIn | None = None
 
     create_volume: CreateVolume | None = None
     list_volumes: ListVolumes | None = None

@@ -19,7 +19,7 @@ from lamina.oci.reference import Reference, check_tag, parse_reference
 from lamina.wire.engine.auth import RegistryAuth, decode
 from lamina.wire.engine.filters import parse_filters
 from lamina.wire.engine.progress import ProgressSink
-from lamina.wire.engine.versions import Body, older
+from lamina.wire.engine.versions import Body, Version, older
 
 
 async def listing(call: Call) -> Answer:
@@ -158,7 +158,15 @@ def _auth(call: Call) -> RegistryAuth | None:
     return decode(call.request.headers.get("X-Registry-Auth", ""))
 
 
+async def distribution(call: Call) -> Answer:
+    verb, auth = call.verb(call.services.inspect_distribution), _auth(call)
+    reference = parse_reference(call.names["name"]).with_default_tag()
+    with _refusals_of_registries():
+        return json_reply(await verb(reference, auth=auth))
+
+
 ROWS = (
+    Route("GET", "/distribution/{name}/json", distribution, "DistributionInspect", Version(1, 30)),
     Route("GET", "/images/json", listing, "ImageList"),
     Route("POST", "/images/create", create, "ImageCreate"),
     Route("POST", "/images/load", load, "ImageLoad"),

@@ -7,6 +7,7 @@ from lamina.api.routing import Call, Route
 from lamina.api.streams import line
 from lamina.errors import InvalidArgument
 from lamina.http.exchange import Answer, Reply
+from lamina.wire.engine.auth import of_object
 from lamina.wire.engine.filters import parse_filters
 from lamina.wire.engine.versions import Body, Version, older
 
@@ -56,7 +57,12 @@ async def events(call: Call) -> Answer:
     return stream
 
 
+async def log_in(call: Call) -> Answer:
+    return json_reply(await call.verb(call.services.log_in)(of_object(await call.json())))
+
+
 ROWS = (
+    Route("POST", "/auth", log_in, "SystemAuth"),
     Route("GET", "/_ping", ping, "SystemPing"),
     Route("HEAD", "/_ping", ping, "SystemPingHead"),
     Route("GET", "/version", version, "SystemVersion"),

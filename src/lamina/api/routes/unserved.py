@@ -22,8 +22,6 @@ ROWS = (
     _row("POST", "/build", "ImageBuild"),
     _row("POST", "/build/prune", "BuildPrune", 31),
     _row("GET", "/images/search", "ImageSearch"),
-    _row("POST", "/auth", "SystemAuth"),
-    _row("GET", "/distribution/{name}/json", "DistributionInspect", 30),
     _row("POST", "/session", "Session", 31),
     _row("POST", "/grpc", "BuildKit", 31),
     _row("PUT", "/volumes/{name}", "VolumeUpdate", 42),

@@ -10,7 +10,7 @@ import binascii
 from dataclasses import dataclass, field
 
 from lamina.errors import InvalidArgument
-from lamina.jsonvalue import parse_object, text
+from lamina.jsonvalue import JsonObject, parse_object, text
 
 MAX_HEADER_CHARS = 64 << 10
 
@@ -55,17 +55,22 @@ def decode(header: str) -> RegistryAuth | None:
         fields = parse_object(raw, what="X-Registry-Auth", max_bytes=MAX_HEADER_CHARS)
     except InvalidArgument:
         raise InvalidArgument("the X-Registry-Auth header holds no JSON object") from None
+    found = of_object(fields)
+    return None if found.is_empty else found
+
+
+def of_object(fields: JsonObject) -> RegistryAuth:
+    """The credentials in Docker's `AuthConfig`. Raises InvalidArgument."""
     username, password = text(fields, "username"), text(fields, "password")
     if not username and text(fields, "auth"):
         username, password = _split(text(fields, "auth"))
-    found = RegistryAuth(
+    return RegistryAuth(
         username=username,
         password=password,
         identity_token=text(fields, "identitytoken"),
         registry_token=text(fields, "registrytoken"),
         server_address=text(fields, "serveraddress"),
     )
-    return None if found.is_empty else found
 
 
 def _split(auth: str) -> tuple[str, str]:
