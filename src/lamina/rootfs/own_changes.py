@@ -6,6 +6,7 @@ trees. overlay's dialect is read by `rootfs/diff.py`; the one of aufs here.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Sequence
@@ -112,5 +113,8 @@ def _is_whiteout(name: str) -> bool:
 def _status(path: str) -> os.stat_result | None:
     try:
         return os.lstat(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
+    except OSError as error:
+        # Too long: with the prefix of a whiteout a name can exceed what a directory holds, so it is not in there.
+        if error.errno in {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG}:
+            return None
+        raise
