@@ -50,6 +50,12 @@ for child in zfs.list.children(asked["parent"]) do
 end
 return found
 """
+_ORIGIN = """
+local asked = ...
+local found = {}
+found["origin"] = zfs.get_prop(asked["dataset"], "origin")
+return found
+"""
 _DESTROY = """
 local asked = ...
 local snapshots = {}
@@ -149,6 +155,11 @@ def destroy_with_snapshots(dataset: str) -> int:
     A snapshot that has clones or holds stays until they are gone, and the dataset stays with it.
     """
     return _errno(zfs.change(pool_of(dataset), _DESTROY, {"dataset": dataset}))
+
+
+def origin_of(dataset: str) -> str:
+    """The snapshot that a dataset was cloned from; empty for one that was not cloned."""
+    return _text(_ask(dataset, _ORIGIN, {"dataset": dataset}), "origin")
 
 
 def parent_facts(parent: str) -> Parent:

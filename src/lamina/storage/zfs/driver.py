@@ -9,6 +9,7 @@ from then on it goes with the last of them, as dockerd's do. Source: moby daemon
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Mapping, Sequence
@@ -27,12 +28,14 @@ from lamina.errors import (
 )
 from lamina.ids import CacheId
 from lamina.kernel import libc, zfs
-from lamina.kernel.durable import make_dirs, write_file_lazy
+from lamina.kernel.durable import make_dirs, sync_filesystem, write_file_lazy
 from lamina.kernel.mounts import Mount, is_mountpoint
 from lamina.programs import run as programs
+from lamina.rootfs.diff import Touched
 from lamina.storage.driver import Usage
 from lamina.storage.room import needing_room
 from lamina.storage.zfs import removal
+from lamina.storage.zfs.changed import touched_since_cloned
 from lamina.storage.zfs.datasets import (
     BETWEEN_MARK,
     ID,
@@ -47,8 +50,9 @@ from lamina.storage.zfs.datasets import (
 )
 from lamina.storage.zfs.probe import chosen, probe
 from lamina.storage.zfs.status import rows
-from lamina.storage.zfs.usage import usage_between
+from lamina.storage.zfs.usage import usage_alone, usage_between
 
+_LOG = logging.getLogger(__name__)
 _OPTION = "zfs.fsname"
 
 
@@ -82,12 +86,15 @@ class Zfs:
         self._lock = threading.Lock()
         self._layers: dict[CacheId, CacheId | None] = {}  # with their parents
         self._sealed: set[CacheId] = set()
+        self._going: set[CacheId] = set()  # being removed
         self._snapshots: dict[CacheId, str] = {}  # the one that children of this layer are cloned from
         self._snapping: dict[CacheId, threading.Lock] = {}
         self._aside: list[str] = []
         self.warnings: list[str] = []
         self._claim(root)
         self._read()
+        for warning in self.warnings:
+            _LOG.warning("%s", warning)
 
     def create(self, cache_id: CacheId, parent: CacheId | None) -> None:
         if not ID.fullmatch(cache_id) or is_going_name(cache_id):
@@ -154,7 +161,9 @@ class Zfs:
                 raise LayerInUse(f"layer {cache_id} is the parent of {above} layer(s)")
             if is_mountpoint(self._graph / cache_id):
                 raise LayerInUse(f"layer {cache_id} is mounted")
-            parent = self._layers.pop(cache_id)
+            if cache_id in self._going:
+                raise LayerInUse(f"layer {cache_id} is being removed")
+            self._going.add(cache_id)
             has_snapshots = self._snapshots.pop(cache_id, None) is not None
         dataset = self._dataset(cache_id)
         try:
@@ -162,11 +171,10 @@ class Zfs:
                 aside = removal.put_aside(dataset)
                 with self._lock:
                     self._aside.append(aside)
-        except BaseException:
+            self._forget(cache_id)
+        finally:
             with self._lock:
-                self._layers[cache_id] = parent  # it is still there, whole
-            raise
-        self._forget(cache_id)
+                self._going.discard(cache_id)
         self._finish_removals()
 
     def cache_ids(self) -> frozenset[CacheId]:
@@ -175,8 +183,18 @@ class Zfs:
 
     def usage(self, cache_id: CacheId) -> Usage:
         dataset = self._present(cache_id)
-        parent = self._layers[cache_id]
-        return usage_between(dataset, None if parent is None else self._present(parent))
+        parent = self._layers.get(cache_id)
+        if parent is None:
+            return usage_alone(dataset)
+        return usage_between(dataset, self._present(parent), self.touched(cache_id, parent))
+
+    def touched(self, cache_id: CacheId, parent: CacheId) -> Touched | None:
+        dataset = self._present(cache_id)
+        if self._layers.get(cache_id) != parent:
+            return None
+        if is_mountpoint(self._graph / cache_id):
+            sync_filesystem(self._graph / cache_id)  # what was written through a mapping
+        return touched_since_cloned(dataset)
 
     def describe(self, cache_id: CacheId) -> Mapping[str, str]:
         self._require(cache_id)
@@ -221,6 +239,8 @@ class Zfs:
                 raise AlreadyExists(f"layer {cache_id} exists")
             if parent is not None:
                 self._require(parent)
+                if parent in self._going:
+                    raise NoSuchLayer(f"layer {parent} is being removed")
                 if parent not in self._sealed:
                     raise LayerInUse(f"layer {parent} is not sealed: it cannot be a parent yet")
             self._layers[cache_id] = parent

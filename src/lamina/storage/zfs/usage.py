@@ -9,23 +9,26 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lamina.kernel import libc
-from lamina.rootfs.diff import change_usage
+from lamina.rootfs.diff import Touched, change_usage
 from lamina.storage.driver import Usage
 from lamina.storage.usage import usage_of
 
 
-def usage_between(dataset: str, parent: str | None) -> Usage:
-    """What the layer's files take that its parent does not have, counted as Docker counts it."""
-    with _looking_into(dataset) as tree:
-        if parent is None:
-            return usage_of(tree, counts_devices=True)
-        with _looking_into(parent) as below:
-            size_bytes, inodes = change_usage(tree, below)
-            return Usage(size_bytes, inodes)
+def usage_alone(dataset: str) -> Usage:
+    """What the files of a layer without parent take, counted as Docker counts it."""
+    with looking_into(dataset) as tree:
+        return usage_of(tree, counts_devices=True)
+
+
+def usage_between(dataset: str, parent: str, touched: Touched | None) -> Usage:
+    """What the layer's files take that its parent does not have."""
+    with looking_into(dataset) as tree, looking_into(parent) as below:
+        size_bytes, inodes = change_usage(tree, below, touched)
+        return Usage(size_bytes, inodes)
 
 
 @contextmanager
-def _looking_into(dataset: str) -> Iterator[Path]:
+def looking_into(dataset: str) -> Iterator[Path]:
     """The root of a dataset on a mount that hangs on a descriptor alone: no path shows it, it ends with the process."""
     try:
         fd = _mounted(dataset, read_only=True)

@@ -16,6 +16,7 @@ from lamina.errors import AlreadyExists, Conflict, InvalidArgument, LayerInUse, 
 from lamina.ids import CacheId
 from lamina.kernel import zfs
 from lamina.kernel.mounts import Mount, mount, unmount
+from lamina.rootfs.diff import changes
 from lamina.storage.mounting import Mounts
 from lamina.storage.zfs.datasets import BETWEEN_MARK
 from lamina.storage.zfs.driver import Zfs
@@ -176,6 +177,59 @@ class TestLayout:
         mounts = Mounts(store.driver)
         with mounts.mounted(CHILD), mounts.mounted(BASE):
             assert store.driver.usage(CHILD).size_bytes == 1001
+
+
+class TestChanges:
+    def test_what_was_not_written_need_not_be_looked_at(self, store: Store) -> None:
+        store.driver.create(BASE, None)
+        with Mounts(store.driver).mounted(BASE) as tree:
+            for number in range(20):
+                (tree / f"d{number}").mkdir()
+                for file in range(50):
+                    (tree / f"d{number}/f{file}").touch()
+            numbers = {name: (tree / name).stat().st_ino for name in ("d3", "d3/f5", "d17", "d17/f5")}
+        store.driver.seal(BASE)
+        store.driver.create(CHILD, BASE)
+        store.write(CHILD, "d3/f5")
+        with Mounts(store.driver).mounted(CHILD):
+            touched = store.driver.touched(CHILD, BASE)
+        assert touched is not None
+        assert touched.above is not None
+        assert numbers["d3/f5"] in touched.inodes
+        assert numbers["d3"] in touched.above
+        assert numbers["d17/f5"] not in touched.inodes
+        assert not touched.may_differ_below(numbers["d17"])
+        assert len(store.snapshots()) == 1, "the question leaves no snapshot"
+        assert store.driver.usage(CHILD).size_bytes == 1
+
+    def test_a_file_of_two_names_is_looked_for_everywhere(self, store: Store) -> None:
+        store.driver.create(BASE, None)
+        with Mounts(store.driver).mounted(BASE) as tree:
+            for name in ("one", "two"):
+                (tree / name).mkdir()
+            (tree / "one/f").touch()
+            os.link(tree / "one/f", tree / "two/f")
+        store.driver.seal(BASE)
+        store.driver.create(CHILD, BASE)
+        store.write(CHILD, "one/f", b"both")
+        touched = store.driver.touched(CHILD, BASE)
+        assert touched is not None
+        assert touched.above is None
+        with Mounts(store.driver).mounted(CHILD) as new, Mounts(store.driver).mounted(BASE) as old:
+            assert {change.path for change in changes(new, old, touched)} == {"/one", "/one/f", "/two", "/two/f"}
+
+    def test_nothing_is_known_of_layers_that_are_not_parent_and_child(self, store: Store) -> None:
+        store.layer(BASE, sealed=True)
+        store.layer(OTHER, sealed=True)
+        store.layer(CHILD, BASE)
+        assert store.driver.touched(CHILD, OTHER) is None
+
+    def test_a_snapshot_that_a_killed_question_left_is_removed(self, store: Store) -> None:
+        store.layer(BASE, sealed=True)
+        store.layer(CHILD, BASE)
+        zfs.snapshot(store.dataset("child@7"), {BETWEEN_MARK: "1"})
+        store.reopen(after_kill=True)
+        assert not {name for name in store.snapshots() if name.startswith("child@")}
 
 
 class TestLimits:
