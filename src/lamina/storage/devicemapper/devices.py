@@ -105,8 +105,8 @@ class Devices:
             if gone:
                 self.metadata.forget_device(name)
                 del self.records[name]
-            elif not record.deleted:
-                self._keep(name, replace(record, deleted=True))
+            else:
+                self._mark_deleted(name)
             self._commit(number)
             return gone
 
@@ -203,6 +203,7 @@ class Devices:
             device = self._activate(name, record)
             if device.users:
                 return
+            self._mark_deleted(name)
             fd = os.open(device.node, os.O_WRONLY | os.O_CLOEXEC)
         except (OSError, CorruptRecord, LayerInUse):
             return  # nothing is wrong with the deletion itself
@@ -248,6 +249,19 @@ class Devices:
     def _keep(self, name: str, record: DeviceRecord) -> None:
         self.metadata.write_device(name, record)
         self.records[name] = record
+
+    def _mark_deleted(self, name: str) -> None:
+        """From now on the layer is gone for everybody, and its removal is finished at the latest at the next start.
+
+        Before its blocks are discarded, or a crash would leave a layer full of holes. What is discarded of a loop file
+        reaches the disk after this does; a device below is told at once, so it has to be there first.
+        """
+        with self._lock:
+            record = self.records[name]
+            if not record.deleted:
+                self._keep(name, replace(record, deleted=True))
+                if self._options.discards:
+                    self.metadata.sync()
 
     def _delete_in_pool(self, name: str, record: DeviceRecord, *, defers: bool) -> bool:
         """Raises LayerInUse when it is busy and that may not be put off."""

@@ -81,6 +81,7 @@ class DeviceMapperDriver:
             undo.pop_all()
         for warning in self.warnings:
             _LOG.warning("%s", warning)
+        self._put_off = set(self._devices.deleted())
         self._retry_deleted()
 
     def _open(self, undo: ExitStack) -> tuple[str, ...]:
@@ -180,9 +181,11 @@ class DeviceMapperDriver:
                     self._devices.forget(name)
                 return
             self._refuse_used(cache_id)
-            self._devices.delete(name)
+            gone = self._devices.delete(name)
             with self._lock:
                 self._marks.forget(cache_id)
+                if not gone:
+                    self._put_off.add(name)
             with suppress(FileNotFoundError):
                 os.rmdir(self._home / "mnt" / cache_id)
         self._retry_deleted()
@@ -340,16 +343,16 @@ class DeviceMapperDriver:
 
     def _retry_deleted(self) -> None:
         """Try the removals that were put off; those that are still busy come again in half a minute."""
-        for name in self._devices.deleted():
+        for name in sorted(self._put_off):
             with self._each.locked(name):
-                if name in self._devices.records:
-                    try:
-                        self._devices.delete(name)
-                    except (LaminaError, OSError) as error:
-                        _LOG.warning("the removal of layer %s is still to be done: %s", name, error)
+                try:
+                    if name not in self._devices.records or self._devices.delete(name):
+                        self._put_off.discard(name)
+                except (LaminaError, OSError) as error:
+                    _LOG.warning("the removal of layer %s is still to be done: %s", name, error)
         with self._lock:
             waits = self._again is not None and self._again.is_alive()
-            if not self._devices.deleted() or waits or self._mapper.is_closed:
+            if not self._put_off or waits or self._mapper.is_closed:
                 return
             self._again = threading.Timer(_AGAIN_S, _retry, (weakref.ref(self),))
             self._again.daemon = True

@@ -68,6 +68,10 @@ class Metadata:
         """In order, but not waited for: it reaches the disk no later than what is written durably after it."""
         write_file_ordered(self.path(name), record.encode())
 
+    def sync(self) -> None:
+        """Put all that was written here on disk."""
+        fsync_dir(self._directory)
+
     def forget_device(self, name: str) -> None:
         """Again is fine, and so is what should never have been there: a directory."""
         try:
