@@ -270,7 +270,7 @@ def migrate(
 def told(engine: Engine) -> dict[str, str]:
     """What the docker client is told: ids, tags, changes, saved images to the byte."""
     found = {
-        "images": engine.out("images", "-a", "--no-trunc", "--digests", "--format", "{{.Repository}}:{{.Tag}} {{.Digest}} {{.ID}}"),
+        "images": "\n".join(sorted(engine.out("images", "-a", "--no-trunc", "--digests", "--format", "{{.Repository}}:{{.Tag}} {{.Digest}} {{.ID}}").splitlines())),
         "containers": "\n".join(sorted(engine.out("ps", "-a", "--no-trunc", "--format", "{{.Names}} {{.ID}} {{.Image}} {{.Command}}").splitlines())),
     }  # fmt: skip
     for name in EDITS:
