@@ -19,10 +19,8 @@ _MOST = 5000
 def changed_since(generation: int, tree_fd: int, parent_fd: int) -> Touched | None:
     """Compare two subvolumes, of which one began as the other's snapshot in the transaction `generation`.
 
-    None where that is not known: when very much was changed, and when subvolumes lie inside, which have own numbers.
+    None when very much was changed. There must be no subvolumes inside: they have inode numbers of their own.
     """
-    if any(btrfs.nested_subvolumes(fd, btrfs.subvolume_number(fd)) for fd in (tree_fd, parent_fd)):
-        return None
     changed: set[int] = set()
     for fd, other_fd in ((tree_fd, parent_fd), (parent_fd, tree_fd)):
         states = btrfs.inodes_changed_since(fd, generation, _MOST)
@@ -33,3 +31,8 @@ def changed_since(generation: int, tree_fd: int, parent_fd: int) -> Touched | No
         changed.update(inode for inode, state in states.items() if others.get(inode) != state)
     above = {directory for fd in (tree_fd, parent_fd) for directory in btrfs.directories_above(fd, changed)}
     return Touched(frozenset(changed), frozenset(above))
+
+
+def holds_subvolumes(fd: int) -> bool:
+    """Are there subvolumes in the one that `fd` is in? In a snapshot of it they are empty directories."""
+    return bool(btrfs.nested_subvolumes(fd, btrfs.subvolume_number(fd)))

@@ -29,7 +29,7 @@ from lamina.kernel.durable import make_dirs
 from lamina.kernel.mounts import Mount, is_mountpoint
 from lamina.rootfs.diff import Touched, change_usage
 from lamina.rootfs.remove import remove_tree
-from lamina.storage.btrfs.changed import changed_since
+from lamina.storage.btrfs.changed import changed_since, holds_subvolumes
 from lamina.storage.btrfs.limits import Limits, opened
 from lamina.storage.btrfs.options import read_options
 from lamina.storage.btrfs.probe import probe
@@ -38,6 +38,8 @@ from lamina.storage.room import needing_room
 from lamina.storage.usage import usage_of
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @dataclass(slots=True)
@@ -113,8 +115,8 @@ class Btrfs:
         """Nothing was made ready."""
 
     def seal(self, cache_id: CacheId, *, durable: bool = True) -> None:
-        layer, directory = self._layer(cache_id), self._require(cache_id)
-        with opened(directory) as fd, needing_room(f"layer {cache_id}"):
+        layer = self._layer(cache_id)
+        with self._opened(cache_id) as fd, needing_room(f"layer {cache_id}"):
             if not layer.sealed:
                 btrfs.set_read_only(fd, read_only=True)
                 layer.sealed = True
@@ -156,12 +158,11 @@ class Btrfs:
         if layer.parent_uuid != below.uuid:
             return None
         try:
-            with (
-                opened(self._require(parent)) as parent_fd,
-                opened(self._require(cache_id)) as fd,
-                self._snapshot(cache_id, fd) as snapshot_fd,
-            ):
-                return changed_since(layer.made_at, snapshot_fd, parent_fd)
+            with self._opened(parent) as parent_fd, self._opened(cache_id) as fd:
+                if holds_subvolumes(fd) or holds_subvolumes(parent_fd):
+                    return None
+                with self._snapshot(cache_id, fd) as snapshot_fd:
+                    return changed_since(layer.made_at, snapshot_fd, parent_fd)
         except OSError as error:
             if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EROFS}:
                 raise
@@ -202,6 +203,18 @@ class Btrfs:
             raise NoSuchLayer(f"no such layer in btrfs: {cache_id}")
         return found
 
+    @contextmanager
+    def _opened(self, cache_id: CacheId) -> Iterator[int]:
+        """The root of a layer's subvolume; somebody else may have removed it."""
+        try:
+            fd = os.open(self._require(cache_id), _DIRECTORY)
+        except FileNotFoundError as error:
+            raise NoSuchLayer(f"the subvolume of layer {cache_id} in btrfs is gone") from error
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
     def _parent(self, parent: CacheId | None) -> _Layer | None:
         if parent is None:
             return None
@@ -216,7 +229,7 @@ class Btrfs:
                 btrfs.create_subvolume(fd, cache_id)
                 (self._subvolumes / cache_id).chmod(0o755)
                 return
-            with opened(self._subvolumes / parent) as parent_fd:
+            with self._opened(parent) as parent_fd:
                 btrfs.create_snapshot(parent_fd, fd, cache_id)
 
     def _note(self, cache_id: CacheId) -> None:

@@ -37,7 +37,8 @@ def probe(directory: Path) -> None:
 
 def _try(fd: int, name: str) -> None:
     btrfs.subvolume(fd)
-    btrfs.quotas_enabled(fd)  # a search of the trees, which changes are found by
+    if btrfs.quotas_enabled(fd):  # a search of the trees, which changes are found by
+        return  # older kernels would keep a quota group of the subvolume that is tried, for ever
     btrfs.create_subvolume(fd, name)
     btrfs.destroy_subvolume(fd, name)
 
