@@ -38,7 +38,8 @@ for child in zfs.list.children(asked["parent"]) do
   local one = {{}}
   one["origin"] = zfs.get_prop(child, "origin")
   one["mountpoint"] = zfs.get_prop(child, "mountpoint")
-  one["mark"] = zfs.get_prop(child, "{LAYER_MARK}")
+  local mark, marked = zfs.get_prop(child, "{LAYER_MARK}")
+  if marked == child then one["mark"] = mark end
   local snapshots = {{}}
   for snapshot in zfs.list.snapshots(child) do
     if zfs.get_prop(snapshot, "{BETWEEN_MARK}") then

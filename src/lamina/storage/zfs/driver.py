@@ -118,7 +118,8 @@ class Zfs:
     def attach(self, cache_id: CacheId) -> tuple[Mount, ...]:
         dataset = self._present(cache_id)
         place = self._graph / cache_id
-        with suppress(FileExistsError):
+        # The data root usually lies in the pool that may be full.
+        with needing_room(f"the mount point of layer {cache_id}"), suppress(FileExistsError):
             os.mkdir(place, 0o755)
         flags = libc.MS_RDONLY if cache_id in self._sealed else 0
         return (Mount("zfs", dataset, place, flags),)
