@@ -10,22 +10,24 @@ import pytest
 
 from tests.e2e import images
 from tests.e2e.engines import Engine
+from tests.e2e.grounds import data_root_for
 
 
-@pytest.fixture(params=["overlay2", "vfs"])
+@pytest.fixture(params=["overlay2", "vfs", "btrfs"])
 def driver(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
 @pytest.fixture
 def pair(driver: str) -> Iterator[tuple[Engine, Engine]]:
-    ours = Engine(kind="lamina", storage_driver=driver)
-    theirs = Engine(kind="dockerd", storage_driver=driver, data_root=ours.data_root)
-    try:
-        yield ours, theirs
-    finally:
-        theirs.destroy()
-        ours.destroy()
+    with data_root_for(driver) as data_root:
+        ours = Engine(kind="lamina", storage_driver=driver, data_root=data_root)
+        theirs = Engine(kind="dockerd", storage_driver=driver, data_root=ours.data_root)
+        try:
+            yield ours, theirs
+        finally:
+            theirs.destroy()
+            ours.destroy()
 
 
 def _fill(engine: Engine, prefix: str) -> dict[str, str]:

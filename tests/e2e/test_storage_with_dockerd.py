@@ -12,35 +12,41 @@ import pytest
 from lamina.ids import CacheId
 from lamina.layers.init import init_layer
 from lamina.rootfs.diff import changes, upper_changes
-from lamina.storage.driver import StorageDriver
+from lamina.storage.driver import TellsChanges
 from lamina.storage.mounting import Mounts
 from lamina.storage.overlay2.driver import Overlay2
-from lamina.storage.vfs.driver import Vfs
+from lamina.storage.select import choose_driver
 from tests.conformance.trees import shown
 from tests.e2e import images
 from tests.e2e.engines import Engine
+from tests.e2e.grounds import data_root_for
 
+LAYERS_IN = {"overlay2": ".", "vfs": "dir", "btrfs": "subvolumes"}
 EDIT = "echo x > /new; rm -rf /etc; mkdir /etc; echo y > /etc/only; chmod 700 /bin; ln /new /linked; rm -f /tmp/none"
 
 
 @pytest.fixture
 def dockerd(request: pytest.FixtureRequest) -> Iterator[Engine]:
     """A dockerd with an image of several layers and one container that ran and changed things."""
-    engine = Engine(
-        kind="dockerd", storage_driver=request.param, arguments=("--bridge=none", "--iptables=false", "--ip-masq=false")
-    )
-    try:
-        engine.start()
-        engine.docker("load", stdin=images.busybox())
-        engine.docker(
-            "run", "--name", "base", "--net", "none", "busybox", "sh", "-c", "echo 1 > /one; rm -f /etc/group"
+    with data_root_for(request.param) as data_root:
+        engine = Engine(
+            kind="dockerd",
+            storage_driver=request.param,
+            data_root=data_root,
+            arguments=("--bridge=none", "--iptables=false", "--ip-masq=false"),
         )
-        engine.docker("commit", "base", "two-layers")
-        engine.docker("rm", "base")
-        engine.docker("run", "--name", "edited", "--net", "none", "two-layers", "sh", "-c", EDIT)
-        yield engine
-    finally:
-        engine.destroy()
+        try:
+            engine.start()
+            engine.docker("load", stdin=images.busybox())
+            engine.docker(
+                "run", "--name", "base", "--net", "none", "busybox", "sh", "-c", "echo 1 > /one; rm -f /etc/group"
+            )
+            engine.docker("commit", "base", "two-layers")
+            engine.docker("rm", "base")
+            engine.docker("run", "--name", "edited", "--net", "none", "two-layers", "sh", "-c", EDIT)
+            yield engine
+        finally:
+            engine.destroy()
 
 
 def rw_ids(engine: Engine) -> tuple[CacheId, CacheId]:
@@ -108,7 +114,7 @@ def test_overlay2_keeps_for_every_layer_what_dockerd_keeps(dockerd: Engine, tmp_
     assert stat.filemode(ours.stat().st_mode) == stat.filemode(theirs.stat().st_mode)
 
 
-@pytest.mark.parametrize("dockerd", ["overlay2", "vfs"], indirect=True)
+@pytest.mark.parametrize("dockerd", ["overlay2", "vfs", "btrfs"], indirect=True)
 def test_what_dockerd_wrote_opens_here_and_dockerd_goes_on(dockerd: Engine) -> None:
     """Ids, changes and trees are dockerd's; a layer of ours comes and goes; the container is as it was."""
     told = sorted(dockerd.out("diff", "edited").splitlines())
@@ -117,11 +123,9 @@ def test_what_dockerd_wrote_opens_here_and_dockerd_goes_on(dockerd: Engine) -> N
     dockerd.stop()
     assert dockerd.data_root is not None
     home = dockerd.data_root / dockerd.storage_driver
-    directory = home if dockerd.storage_driver == "overlay2" else home / "dir"
+    directory = home / LAYERS_IN[dockerd.storage_driver]
     expected = {entry.name for entry in directory.iterdir() if entry.is_dir() and entry.name != "l"}
-    driver: StorageDriver = (
-        Overlay2(dockerd.data_root) if dockerd.storage_driver == "overlay2" else Vfs(dockerd.data_root)
-    )
+    driver = choose_driver(dockerd.data_root, dockerd.storage_driver, {})
     assert driver.cache_ids() == expected
     rw, init = rw_ids(dockerd)
     mounts = Mounts(driver)
@@ -129,6 +133,8 @@ def test_what_dockerd_wrote_opens_here_and_dockerd_goes_on(dockerd: Engine) -> N
         found = changes(new, old)
         content = shown(new)
     assert sorted(f"{change.kind.letter} {change.path}" for change in found) == told
+    if isinstance(driver, TellsChanges):
+        assert changes(driver.tree(rw), driver.tree(init), driver.touched(rw, init)) == found
     if isinstance(driver, Overlay2):
         assert upper_changes(driver.upper(rw), driver.features.opaque_xattr, driver.lowers(rw)) == found
         assert all(value in described for value in driver.describe(rw).values())
