@@ -13,6 +13,7 @@ import tarfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from lamina.ids import CacheId
 from lamina.layers.pool import WorkerPool
@@ -37,6 +38,8 @@ from tests.conformance.trees import (
 )
 from tests.e2e import images
 from tests.e2e.engines import PATIENCE, Engine
+
+T = TypeVar("T")
 
 CAPABILITY = bytes.fromhex("0100000200200000000000000000000000000000")
 """cap_net_raw=ep, revision 2: what ping has."""
@@ -257,10 +260,12 @@ def _records(store: Path) -> dict[str, str]:
 
 
 def migrate(
-    root: Path, *arguments: str, check: bool = True, prefix: Sequence[str] = ()
+    root: Path, *arguments: str, check: bool = True, prefix: Sequence[str] = (), host: str = "unix:///nowhere"
 ) -> subprocess.CompletedProcess[str]:
-    """`lamina system migrate` on this data root."""
-    argv = [*prefix, sys.executable, "-m", "lamina", "system", "migrate", "--data-root", str(root), *arguments]
+    """`lamina system migrate` on this data root; `host` is where its daemon listens, if it has one."""
+    argv = [
+        *prefix, sys.executable, "-m", "lamina", "-H", host, "system", "migrate", "--data-root", str(root), *arguments
+    ]  # fmt: skip
     done = subprocess.run(argv, capture_output=True, text=True, timeout=120 * PATIENCE, check=False)
     if check:
         assert done.returncode == 0, f"{argv[3:]}: exit {done.returncode}\n{done.stdout}{done.stderr}"
@@ -280,10 +285,10 @@ def told(engine: Engine) -> dict[str, str]:
     return found
 
 
-def started(engine: Engine, look: Callable[[Engine], object]) -> None:
+def started(engine: Engine, look: Callable[[Engine], T]) -> T:
     """The daemon runs for as long as somebody looks."""
     engine.start()
     try:
-        look(engine)
+        return look(engine)
     finally:
         engine.stop()

@@ -220,13 +220,16 @@ def test_what_a_daemon_wrote_meanwhile_is_not_forgotten(engine: Engine) -> None:
     assert observe(root, "vfs") == made
 
 
-def test_a_data_root_in_use_or_with_running_containers_is_refused(engine: Engine) -> None:
+def test_running_containers_are_left_alone_with_their_daemon_and_without(engine: Engine) -> None:
     root = _root(engine)
+    engine.storage_driver = ""
     engine.start()
     name = engine.out("run", "-d", "--net", "none", "one:1", "sleep", "600")
-    refused = migrate(root, "--to", "vfs", check=False)
+    refused = migrate(root, "--to", "vfs", check=False, host=engine.host)
     assert refused.returncode == 1
-    assert "in use" in refused.stderr or "run" in refused.stderr
+    assert f"1 of the containers in {root} run" in refused.stderr
+    assert "lamina stop" in refused.stderr
+    assert "is in use" in migrate(root, "--to", "vfs", check=False).stderr  # it does not know this daemon
     engine.stop()
     refused = migrate(root, "--to", "vfs", check=False)
     assert refused.returncode == 1
@@ -234,8 +237,40 @@ def test_a_data_root_in_use_or_with_running_containers_is_refused(engine: Engine
     assert f"lamina stop {name[:12]}" in refused.stderr
     assert not (root / "lamina").exists()
     engine.start()
+    assert engine.out("inspect", "-f", "{{.State.Running}}", name) == "true"
     engine.docker("kill", name)
     engine.docker("rm", "-f", name)
+
+
+@pytest.mark.timeout(180)
+def test_an_idle_daemon_lends_its_data_root_and_goes_on_with_the_new_driver(engine: Engine) -> None:
+    root = _root(engine)
+    refused = started(engine, lambda engine: migrate(root, "--to", "vfs", check=False, host=engine.host))
+    assert "the daemon was told to use the storage driver overlay2" in refused.stderr
+    made = observe(root, "overlay2")
+    engine.storage_driver = ""
+    engine.start()
+    before = told(engine)
+    for target in ("vfs", "overlay2"):
+        done = migrate(root, "--to", target, host=engine.host)
+        assert "waits until this is done" in done.stderr
+        engine.wait_ready()
+        assert engine.out("info", "-f", "{{.Driver}}") == target
+        assert told(engine) == before
+        if target == "vfs":
+            migrate(root, "--confirm")  # beside the daemon
+            assert engine.out("start", "-a", "plain") == "plain"
+    # A borrower that is killed ends the loan too.
+    migrate(root, "--confirm")
+    kill = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=syncfs", "-e", "inject=syncfs:signal=KILL:when=1"]
+    assert migrate(root, "--to", "vfs", check=False, host=engine.host, prefix=kill).returncode != 0
+    engine.wait_ready()
+    assert engine.out("info", "-f", "{{.Driver}}") == "overlay2"
+    migrate(root, "--rollback", host=engine.host)
+    engine.wait_ready()
+    assert told(engine)["images"] == before["images"]
+    engine.stop()
+    assert observe(root, "overlay2").tars == made.tars
 
 
 def test_what_is_wrong_is_said_before_anything_is_written(engine: Engine) -> None:

@@ -12,12 +12,14 @@ import signal
 import socket
 import ssl
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from lamina import __version__
 from lamina.api.app import build_app
 from lamina.daemon import dataroot
 from lamina.daemon.config import DaemonConfig, split_tcp
+from lamina.daemon.lending import Lending, first_of, returned
 from lamina.daemon.wiring import Engine, open_engine
 from lamina.errors import LaminaError, NotFound
 from lamina.http import sockets
@@ -72,16 +74,29 @@ async def _serve(config: DaemonConfig) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    while not stop.is_set():
+        borrower = await _serve_once(config, stop)
+        if borrower is not None:
+            _log.info("%s is lent to a migration", config.data_root)
+            await returned(borrower, stop)
+
+
+async def _serve_once(config: DaemonConfig, stop: asyncio.Event) -> int | None:
+    """Until the daemon is to stop, or lends its data root: then the pidfd of the borrower."""
     async with contextlib.AsyncExitStack() as undo:
         engine = await undo.enter_async_context(open_engine(config))
-        server = HttpServer(build_app(engine.services, __version__))
+        lending = Lending(config, engine.services.info)
+        services = replace(engine.services, lend_data_root=lending)
+        server = HttpServer(build_app(services, __version__))
         undo.push_async_callback(server.close, _GRACE_S)
         for host in config.hosts:
             for bound, tls in _bind(host, config, undo):
                 await server.listen(bound, tls)
         _ready(config, engine)
-        await stop.wait()
-        _log.info("stopping; containers go on")
+        await first_of(stop, lending.asked)
+        if stop.is_set():
+            _log.info("stopping; containers go on")
+    return lending.borrower
 
 
 def _bind(

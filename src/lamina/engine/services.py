@@ -339,6 +339,11 @@ class DiskUsage(Protocol):
     async def __call__(self, kinds: frozenset[str]) -> JsonObject: ...
 
 
+class LendDataRoot(Protocol):
+    async def __call__(self, pid: int, driver: str) -> JsonObject:
+        """Promise the data root to a process, which will leave it with this storage driver. Raises Conflict."""
+
+
 class WatchEvents(Protocol):
     def __call__(
         self, *, since_ns: int | None, until_ns: int | None, filters: Filters
@@ -354,6 +359,7 @@ class Services:
     version: Describe
     events: WatchEvents
     disk_usage: DiskUsage | None = None
+    lend_data_root: LendDataRoot | None = None
 
     create: Create | None = None
     start: ByReference | None = None

@@ -166,7 +166,8 @@ def _require_target(wish: Wish, source: str, journal: Journal | None) -> None:
         if key not in known:
             raise InvalidArgument(f"option {key} belongs neither to {source} nor to {wish.target}")
     report = next(report for report in survey(wish.root) if report.name == wish.target)
-    if not report.usable:
+    # With options (a pool, a dataset of its own) the driver itself has to be asked, when it is opened.
+    if not report.usable and not options_of(wish.target, wish.options):
         raise Unsupported(f"{wish.target} does not work on {wish.root}: {report.reason}", hint=report.remedy)
     if journal is None:
         _require_empty(wish)

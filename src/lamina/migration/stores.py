@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +44,19 @@ def owning(root: Path) -> Iterator[None]:
         yield
     finally:
         file.close()
+
+
+def owned_within(root: Path, timeout_s: float) -> bool:
+    """Can the data root be had, now or as soon as whoever has it lets go?"""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            with owning(root):
+                return True
+        except Conflict:
+            if time.monotonic() >= deadline:
+                return False
+        time.sleep(0.05)
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ from lamina.api.routes import (
     containers,
     execs,
     images,
+    lending,
     networks,
     plugins,
     prune,
@@ -27,5 +28,6 @@ ROWS = (
     *networks.ROWS,
     *plugins.ROWS,
     *prune.ROWS,
+    *lending.ROWS,
     *unserved.ROWS,
 )

@@ -13,7 +13,7 @@ import click
 
 from lamina.cli import tables
 from lamina.cli.client import Client
-from lamina.errors import InvalidArgument, PermissionDenied
+from lamina.errors import Conflict, InvalidArgument, LaminaError, PermissionDenied
 from lamina.jsonvalue import parse_object, strings, text
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _CONFIG_FILE = Path("/etc/lamina/daemon.json")
 _DATA_ROOT = Path("/var/lib/lamina")
+_LOAN_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,6 @@ def migrate(client: Client, /, storage_opts: tuple[str, ...], config_file: str |
     lamina system migrate --to btrfs
     lamina system migrate --confirm
     """
-    del client
     if sum((given["target"] is not None, given["confirm"], given["rollback"])) != 1:
         raise InvalidArgument("what is to be done?", hint="one of --to DRIVER, --confirm, --rollback")
     if os.geteuid() != 0:
@@ -62,16 +62,49 @@ def migrate(client: Client, /, storage_opts: tuple[str, ...], config_file: str |
     options = _options([*settings.storage_opts, *storage_opts])
     os.umask(0o022)
     if given["target"] is None:
+        if given["rollback"]:
+            _borrow(client, root, _driver_before(root))
         _end(root, options, confirm=given["confirm"], force=given["force"])
         return
     from lamina.migration.move import Wish
 
     source = given["source"] or settings.storage_driver
     wish = Wish(root, given["target"], source, options, force=given["force"])
+    _borrow(client, root, "" if given["dry_run"] else wish.target)
     if given["dry_run"]:
         _plan(wish)
     else:
         _move(wish, settings)
+
+
+def _borrow(client: Client, root: Path, driver: str) -> None:
+    """Let the daemon that has the data root, if there is one, close until this process ends.
+
+    Raises:
+        LaminaError: it refuses, and says why. Conflict: it does not let go.
+    """
+    from lamina.migration.stores import owned_within
+
+    if not os.access(root / "volumes/metadata.db", os.F_OK) or owned_within(root, 0):
+        return
+    try:
+        found = client.call("GET", "/info")
+        if os.path.realpath(found["DockerRootDir"]) != os.path.realpath(root):
+            return  # another daemon has it: what comes next says so
+    except (LaminaError, OSError):
+        return
+    client.call("POST", "/lamina/data-root/lend", query={"pid": os.getpid(), "driver": driver})
+    click.echo(f"the daemon on {root} waits until this is done", err=True)
+    if not owned_within(root, _LOAN_S):
+        raise Conflict(f"the daemon on {root} does not let go of it", hint="stop it, and try again")
+
+
+def _driver_before(root: Path) -> str:
+    """The driver that a rollback returns to, "" when there is nothing to return to."""
+    from lamina.migration.journal import read_journal
+
+    journal = read_journal(root)
+    return journal.source if journal is not None else ""
 
 
 def _plan(wish: Wish) -> None:
