@@ -44,6 +44,8 @@ _KINDS = {
     stat.S_IFCHR: "c",
 }
 PASSING = {
+    "lamina",
+    "lamina/storage.json",
     "tmp-old",
     "image/<driver>/layerdb/sha256/<chain id>-<random id>-removing",
     "image/<driver>/layerdb/tmp/write-set-<n>",
