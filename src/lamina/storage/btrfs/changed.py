@@ -33,6 +33,11 @@ def changed_since(generation: int, tree_fd: int, parent_fd: int) -> Touched | No
     return Touched(frozenset(changed), frozenset(above))
 
 
+def very_much_changed(fd: int, generation: int) -> bool:
+    """Would `changed_since` tell nothing? What the tree already shows without a snapshot may be too much."""
+    return btrfs.inodes_changed_since(fd, generation, _MOST) is None
+
+
 def holds_subvolumes(fd: int) -> bool:
     """Are there subvolumes in the one that `fd` is in? In a snapshot of it they are empty directories."""
     return bool(btrfs.nested_subvolumes(fd, btrfs.subvolume_number(fd)))

@@ -29,7 +29,7 @@ from lamina.kernel.durable import make_dirs
 from lamina.kernel.mounts import Mount, is_mountpoint
 from lamina.rootfs.diff import Touched, change_usage
 from lamina.rootfs.remove import remove_tree
-from lamina.storage.btrfs.changed import changed_since, holds_subvolumes
+from lamina.storage.btrfs.changed import changed_since, holds_subvolumes, very_much_changed
 from lamina.storage.btrfs.limits import Limits, opened
 from lamina.storage.btrfs.options import read_options
 from lamina.storage.btrfs.probe import probe
@@ -159,7 +159,7 @@ class Btrfs:
             return None
         try:
             with self._opened(parent) as parent_fd, self._opened(cache_id) as fd:
-                if holds_subvolumes(fd) or holds_subvolumes(parent_fd):
+                if holds_subvolumes(fd) or holds_subvolumes(parent_fd) or very_much_changed(fd, layer.made_at):
                     return None
                 with self._snapshot(cache_id, fd) as snapshot_fd:
                     return changed_since(layer.made_at, snapshot_fd, parent_fd)
