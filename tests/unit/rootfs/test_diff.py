@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 
 import pytest
 
 from lamina.rootfs.copytree import copy_tree
-from lamina.rootfs.diff import Change, ChangeKind, change_usage, changes, upper_changes
+from lamina.rootfs.diff import Change, ChangeKind, Touched, change_usage, changes, upper_changes
 from tests.conformance.trees import Append, Chmod, Edit, MakeDir, Remove, SetXattr, Symlink, Write, apply_edits
 
 A, C, D = ChangeKind.ADD, ChangeKind.MODIFY, ChangeKind.DELETE
@@ -133,3 +134,58 @@ class TestUpper:
         (tmp_path / "d").mkdir()
         (tmp_path / "d/f").touch()
         assert [change.path for change in upper_changes(tmp_path, self.OPAQUE, [])] == ["/d", "/d/f"]
+
+
+class TestTouched:
+    """A file system that knows what was changed spares a look at the rest; what it names is still compared."""
+
+    def trees(self, tmp_path: Path, *edits: Edit) -> tuple[Path, Path]:
+        old, new = tmp_path / "old", tmp_path / "new"
+        old.mkdir()
+        apply_edits(old, OLD)
+        copy_tree(old, new)
+        apply_edits(new, edits)
+        return new, old
+
+    def test_a_name_with_another_inode_is_compared(self, tmp_path: Path) -> None:
+        new, old = self.trees(tmp_path, Append("d/f", b"+"))
+        nothing = Touched(frozenset(), frozenset())
+        assert changes(new, old, nothing) == changes(new, old) != []
+
+    def test_an_untouched_inode_is_not_looked_at(self, tmp_path: Path) -> None:
+        apply_edits(tmp_path, OLD)
+        assert changes(tmp_path, tmp_path, Touched(frozenset(), frozenset())) == []
+        everything = frozenset(place.lstat().st_ino for place in [tmp_path, *tmp_path.rglob("*")])
+        assert changes(tmp_path, tmp_path, Touched(everything)) == []
+
+
+def test_a_directory_swapped_for_a_symlink_leads_nowhere(tmp_path: Path) -> None:
+    """A process in the container may do that at any moment: nothing of the host is listed."""
+    outside, new = tmp_path / "outside", tmp_path / "new"
+    outside.mkdir()
+    (outside / "secret").touch()
+    (new / "d").mkdir(parents=True)
+    done = threading.Event()
+
+    def swap() -> None:
+        while not done.is_set():
+            (new / "d").rename(new / "kept")
+            (new / "d").symlink_to(outside)
+            (new / "d").unlink()
+            (new / "kept").rename(new / "d")
+
+    swapper = threading.Thread(target=swap)
+    swapper.start()
+    try:
+        found: set[str] = set()
+        rounds_with_both = 0
+        for _ in range(20_000):
+            found |= {change.path for change in changes(new, None)}
+            rounds_with_both += {"/d", "/kept"} <= found
+            if rounds_with_both > 200:
+                break
+    finally:
+        done.set()
+        swapper.join()
+    assert {"/d", "/kept"} <= found
+    assert not any("secret" in path for path in found)
