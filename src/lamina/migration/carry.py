@@ -93,6 +93,7 @@ class _Carrier:
         self._copy = TreeCopy(-1)
         self._making = f".lamina-{os.urandom(12).hex()}"
         self._making_fd = -1
+        self._root_times = (0, 0)
         self._lost: list[Lost] = []
         self._lost_below: tuple[str, ...] = ()
 
@@ -190,6 +191,8 @@ class _Carrier:
     def _making_directory(self) -> int:
         """The directory for new entries: nobody's group and no access list are inherited in it."""
         if self._making_fd < 0:
+            status = os.fstat(self._root)
+            self._root_times = (status.st_atime_ns, status.st_mtime_ns)
             os.mkdir(self._making, 0o700, dir_fd=self._root)
             self._making_fd = os.open(self._making, _DIRECTORY, dir_fd=self._root)
             os.fchown(self._making_fd, 0, 0)
@@ -204,6 +207,7 @@ class _Carrier:
             os.close(self._making_fd)
             self._making_fd = -1
             remove_at(self._root, self._making)
+            os.utime(self._root, ns=self._root_times)
 
 
 def _open_below(root: int, path: str) -> int:
