@@ -77,13 +77,13 @@ def open_on_a_pool(root: Path) -> DeviceMapperDriver:
 
 
 @contextmanager
-def a_pool(place: Path, pattern: Path | None = None) -> Iterator[str]:
+def a_pool(place: Path, pattern: Path | None = None, *, data_bytes: int = DATA_BYTES) -> Iterator[str]:
     """A pool on two files in `place`; its name is in `pool-name` there too. With `pattern` the files are copies."""
     name = f"lamina-test-{os.getpid()}-{next(_numbers)}"
     files = place / "pool"
     if pattern is None:
         files.mkdir()
-        for file, size in (("data", DATA_BYTES), ("metadata", METADATA_BYTES)):
+        for file, size in (("data", data_bytes), ("metadata", METADATA_BYTES)):
             with (files / file).open("wb") as made:
                 made.truncate(size)
     else:
@@ -91,7 +91,7 @@ def a_pool(place: Path, pattern: Path | None = None) -> Iterator[str]:
     (place / "pool-name").write_text(name)
     mapper = DeviceMapper()
     with loop.attached(files / "data") as data, loop.attached(files / "metadata") as metadata:
-        mapper.create(name, pool_table(number(metadata), number(data), DATA_BYTES // SECTOR, 128))
+        mapper.create(name, pool_table(number(metadata), number(data), data_bytes // SECTOR, 128))
     try:
         yield name
     finally:

@@ -88,14 +88,16 @@ class Devices:
                     name, record.size_bytes, lambda number: self.pool.create_snapshot(number, record.device_id)
                 )
 
-    def delete(self, name: str, *, at_once: bool = False) -> bool:
+    def delete(self, name: str, *, at_once: bool = False, discards: bool = True) -> bool:
         """Remove a device; False when it is busy, and its removal is put down for later.
+
+        Without `discards` its blocks are free in the pool alone, which uses them again before others.
 
         Raises:
             LayerInUse: it is busy, and `at_once` or the options forbid to put it off.
         """
         record = self.records[name]
-        if self._options.discards_blocks:
+        if discards and self._options.discards_blocks:
             self._discard(name, record)
         defers = self._options.deferred_deletion and not at_once
         self._deactivate(name, deferred=self._options.deferred_removal and defers)
@@ -289,7 +291,7 @@ class Devices:
         """No writes reach the device meanwhile, and a file system on it is whole."""
         kernel_name = self.kernel_name(name)
         device = self._mapper.find(kernel_name)
-        if device is None:
+        if device is None or not device.users:  # no I/O can be on its way
             yield
             return
         try:

@@ -19,7 +19,16 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import ClassVar
 
-from lamina.errors import AlreadyExists, InvalidArgument, LaminaError, LayerInUse, NoSuchLayer, StorageFull, Unsupported
+from lamina.errors import (
+    AlreadyExists,
+    CorruptRecord,
+    InvalidArgument,
+    LaminaError,
+    LayerInUse,
+    NoSuchLayer,
+    StorageFull,
+    Unsupported,
+)
 from lamina.ids import CacheId
 from lamina.kernel.detached import mounted_apart
 from lamina.kernel.devicemapper import Device
@@ -31,6 +40,7 @@ from lamina.storage.devicemapper.base import Base, check_size, grow_layer, known
 from lamina.storage.devicemapper.devices import Devices
 from lamina.storage.devicemapper.directlvm import pool_from_lvm
 from lamina.storage.devicemapper.keyed import KeyedLocks
+from lamina.storage.devicemapper.lingering import Lingering
 from lamina.storage.devicemapper.marks import Marks
 from lamina.storage.devicemapper.metadata import Metadata
 from lamina.storage.devicemapper.mountoptions import split_options
@@ -49,6 +59,8 @@ _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 _MS_RDONLY = 1
 _AGAIN_S = 30.0
 _LEAST_ROOM = 1 << 20
+_LITTLE_BLOCKS = 64
+"""A layer that took fewer blocks is removed without discarding them, which costs more than the rest of the removal."""
 
 
 class DeviceMapperDriver:
@@ -68,7 +80,9 @@ class DeviceMapperDriver:
         self._home = Path(os.path.realpath(root)) / self.name
         self._lock = threading.Lock()
         self._each = KeyedLocks()
-        self._attached: set[CacheId] = set()
+        self._attached: set[str] = set()
+        self._taken: dict[str, int] = {}
+        self._used_before: dict[str, int] = {}
         self._held: dict[CacheId, ExitStack] = {}
         self._again: threading.Timer | None = None
         with ExitStack() as undo:
@@ -81,6 +95,7 @@ class DeviceMapperDriver:
             undo.pop_all()
         for warning in self.warnings:
             _LOG.warning("%s", warning)
+        self._lingering = Lingering(_prefix(self._home), self._let_go)
         self._put_off = set(self._devices.deleted())
         self._retry_deleted()
 
@@ -124,16 +139,21 @@ class DeviceMapperDriver:
                     self._marks.note_parent(cache_id, parent)
                 undo.callback(self._marks.forget, cache_id)
             self._devices.snapshot(name, origin)
-            undo.callback(self._devices.delete, name)
+            undo.callback(self._devices.delete, name, at_once=True)
             if parent is None:
                 self._begin_tree(cache_id)
+            else:
+                self._taken[name] = 0
             undo.pop_all()
 
     def attach(self, cache_id: CacheId) -> tuple[Mount, ...]:
         name = self._require(cache_id)
         with self._each.locked(name):
+            self._lingering.keep(name)
             device = self._devices.activate(name)
-            self._attached.add(cache_id)
+            if name not in self._attached and name in self._taken:
+                self._used_before[name] = self._devices.pool.status().data_used
+            self._attached.add(name)
             target = self._home / "mnt" / cache_id
             with suppress(FileExistsError):
                 target.mkdir(0o755)
@@ -151,16 +171,20 @@ class DeviceMapperDriver:
         return self._home / "mnt" / cache_id
 
     def detach(self, cache_id: CacheId) -> None:
+        if not _ID.fullmatch(cache_id):
+            return
         name = device_name(cache_id)
         with self._each.locked(name):
-            self._attached.discard(cache_id)
             held = self._held.pop(cache_id, None)
             if held is not None:
                 held.close()
             # rmdir also takes the mount out of every other mount namespace that still shows it.
             with suppress(FileNotFoundError):
                 os.rmdir(self._home / "mnt" / cache_id)
-            self._devices.deactivate(name)
+            if name in self._attached:
+                self._attached.discard(name)
+                self._note_taken(name)
+            self._lingering.add(name)
 
     def seal(self, cache_id: CacheId, *, durable: bool = True) -> None:
         self._require(cache_id)
@@ -181,7 +205,9 @@ class DeviceMapperDriver:
                     self._devices.forget(name)
                 return
             self._refuse_used(cache_id)
-            gone = self._devices.delete(name)
+            self._lingering.keep(name)
+            little = self._taken.pop(name, _LITTLE_BLOCKS) < _LITTLE_BLOCKS
+            gone = self._devices.delete(name, discards=not little)
             with self._lock:
                 self._marks.forget(cache_id)
                 if not gone:
@@ -236,6 +262,7 @@ class DeviceMapperDriver:
         with self._lock:
             if self._mapper.is_closed:
                 return
+            self._lingering.forget_all()
             told = DeviceSet(self._devices.next_device_id, self._base.uuid, self._base.fstype)
             with suppress(OSError):  # a full disk must not keep the daemon from ending
                 self._devices.metadata.write_device_set(told)
@@ -301,18 +328,26 @@ class DeviceMapperDriver:
         name = self._require(cache_id)
         with ExitStack() as stack:
             with self._each.locked(name):
+                self._lingering.keep(name)
                 device = self._devices.activate(name)
-                stack.callback(self._let_go, cache_id, name)
+                stack.callback(self._lingering.add, name)
                 top = stack.enter_context(
                     mounted_apart(self._base.fstype, device.node, options=self._data, read_only=read_only)
                 )
             yield top
 
-    def _let_go(self, cache_id: CacheId, name: str) -> None:
-        """After a look: the device goes unless the layer is mounted; while another look goes on it goes with that."""
-        with self._each.locked(name):
-            if cache_id not in self._attached and not is_mountpoint(self._home / "mnt" / cache_id):
+    def _let_go(self, name: str) -> None:
+        """The device goes unless the layer is mounted; while somebody looks into it, it goes with that look."""
+        with self._each.locked(name), suppress(OSError, LaminaError):
+            if name not in self._attached and not is_mountpoint(self._home / "mnt" / layer_of(name)):
                 self._devices.deactivate(name)
+
+    def _note_taken(self, name: str) -> None:
+        """How many blocks the pool gave while the layer was mounted; to others too, so it is rather too many."""
+        before = self._used_before.pop(name, None)
+        if before is not None and name in self._taken:
+            with suppress(CorruptRecord):
+                self._taken[name] += max(0, self._devices.pool.status().data_used - before)
 
     def _give_up_when_full(self, cache_id: CacheId, device: Device, *, read_only: bool) -> None:
         """`dm.xfs_nospace_max_retries`: xfs retries writes into a full pool for ever otherwise.
