@@ -292,6 +292,10 @@ class TestSealing:
             assert shown(again.tree(BASE)) == expected
             again.create(RW, BASE)
 
+    def test_a_device_that_works_has_no_write_errors(self, ground: Path) -> None:
+        with opened(ground) as fd:
+            assert kernel.write_errors(fd) == 0
+
     def test_layers_that_dockerd_left_writable_are_sealed_when_told(self, driver: Btrfs, ground: Path) -> None:
         set_read_only(driver.tree(BASE), read_only=False)
         again = Btrfs(ground / "root")

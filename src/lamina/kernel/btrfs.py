@@ -48,6 +48,8 @@ _INODE_TRANSID = struct.Struct("=32x8xQ").unpack_from
 _REF = struct.Struct("<QQH")
 _LIMIT = struct.Struct("=QQQQQQ")
 _WORDS = struct.Struct("=QQ")
+_FS_INFO_BYTES = 1024
+_DEVICE_COUNTS = struct.Struct("=6Q984x")
 _RESCAN = struct.Struct("=QQ48x")
 
 
@@ -59,6 +61,8 @@ def _code(direction: int, number: int, size: int) -> int:
 _SUBVOL_CREATE = _code(1, 14, _VOLUME.size)
 _SNAP_DESTROY = _code(1, 15, _VOLUME.size)
 _TREE_SEARCH_V2 = _code(3, 17, _SEARCH.size)
+_FS_INFO = _code(2, 31, _FS_INFO_BYTES)
+_GET_DEV_STATS = _code(3, 52, _DEVICE_COUNTS.size)
 _INO_LOOKUP = _code(3, 18, _LOOKUP.size)
 _SNAP_CREATE_V2 = _code(1, 23, _VOLUME_V2.size)
 _SUBVOL_GETFLAGS = _code(2, 25, 8)
@@ -237,6 +241,24 @@ def directories_above(fd: int, inodes: Iterable[int]) -> set[int]:
                 found.add(directory)
                 pending.append(directory)
     return found
+
+
+def write_errors(fd: int) -> int:
+    """How often the devices of the file system failed to write or to flush since they were made part of it."""
+    highest, _ = _WORDS.unpack_from(fcntl.ioctl(fd, _FS_INFO, bytes(_FS_INFO_BYTES)))
+    total = 0
+    for device in range(1, highest + 1):
+        counts = bytearray(_DEVICE_COUNTS.size)
+        _DEVICE_COUNTS.pack_into(counts, 0, device, 3, 0, 0, 0, 0)
+        try:
+            fcntl.ioctl(fd, _GET_DEV_STATS, counts)
+        except OSError as error:
+            if error.errno != errno.ENODEV:  # it was taken out
+                raise
+            continue
+        _, _, _, writes, _, flushes = _DEVICE_COUNTS.unpack(counts)
+        total += writes + flushes
+    return total
 
 
 def enable_quotas(fd: int) -> None:

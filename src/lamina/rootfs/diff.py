@@ -91,7 +91,10 @@ def change_usage(new: Path, old: Path, touched: Touched | None = None) -> tuple[
     for change in changes(new, old, touched):
         if change.kind is ChangeKind.DELETE:
             continue
-        status = os.lstat(f"{os.fspath(new)}{change.path}")
+        try:
+            status = os.lstat(f"{os.fspath(new)}{change.path}")
+        except (FileNotFoundError, NotADirectoryError):
+            continue  # it vanished meanwhile
         if (status.st_dev, status.st_ino) in seen:
             continue
         seen.add((status.st_dev, status.st_ino))

@@ -21,6 +21,8 @@ from lamina.kernel.btrfs_removal import remove_subvolume
         ("_SNAP_CREATE_V2", 0x50009417),
         ("_SUBVOL_GETFLAGS", 0x80089419),
         ("_SUBVOL_SETFLAGS", 0x4008941A),
+        ("_FS_INFO", 0x8400941F),
+        ("_GET_DEV_STATS", 0xC4089434),
         ("_QUOTA_CTL", 0xC0109428),
         ("_QGROUP_CREATE", 0x4010942A),
         ("_QGROUP_LIMIT_SET", 0x8030942B),

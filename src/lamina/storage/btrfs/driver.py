@@ -26,6 +26,7 @@ from lamina.ids import CacheId
 from lamina.kernel import btrfs
 from lamina.kernel.btrfs_removal import remove_subvolume
 from lamina.kernel.durable import make_dirs
+from lamina.kernel.libc import syncfs
 from lamina.kernel.mounts import Mount, is_mountpoint
 from lamina.rootfs.diff import Touched, change_usage
 from lamina.rootfs.remove import remove_tree
@@ -284,5 +285,8 @@ class Btrfs:
             self._erase(self._scratch, name)
 
     def _write_out(self, cache_id: CacheId, fd: int) -> None:
+        errors = btrfs.write_errors(fd)
         with self._snapshot(cache_id, fd):
             pass
+        if btrfs.write_errors(fd) != errors:
+            syncfs(fd)  # a snapshot does not tell whether data was lost or another device has it; this does
