@@ -102,6 +102,9 @@ def test_what_dockerd_wrote_is_used_here_and_dockerd_goes_on(root: Path, tmp_pat
     looked_at_by_the_driver_alone(root, fstype, told, described)
     with running("lamina", root, fstype) as lamina:
         assert diff(lamina, "edited") == told
+        info = json.loads(lamina.out("info", "-f", "{{json .}}"))
+        assert ["Backing Filesystem", fstype] in info["DriverStatus"]
+        assert any("loopback devices is strongly discouraged" in warning for warning in info["Warnings"])
         assert json.loads(lamina.out("inspect", "-f", "{{json .GraphDriver.Data}}", "edited")) == described
         assert lamina.out("run", "--rm", "--net", "none", "two-layers", "cat", "/one") == "1"
         lamina.docker("create", "--name", "ours", "--net", "none", "two-layers", "sh")

@@ -13,7 +13,7 @@ from lamina.engine.host import EngineFacts, HostView, Program, look
 from lamina.events import Events
 from lamina.images.store import ImageStore
 from lamina.jsonvalue import JsonObject, JsonValue, from_strings
-from lamina.storage.driver import StorageDriver
+from lamina.storage.driver import StorageDriver, Warns
 from lamina.wire.engine.versions import NEWEST, OLDEST
 from lamina.workers import Workers
 
@@ -134,7 +134,8 @@ class Info:
             "PidsLimit": "pids limit",
         }
         missing = [f"WARNING: No {words} support" for key, words in names.items() if not limits[key]]
-        return [*self.facts.warnings, *missing]
+        told = self.driver.warnings if isinstance(self.driver, Warns) else ()
+        return [*self.facts.warnings, *missing, *(f"WARNING: {warning}" for warning in told)]
 
     def _registries(self) -> JsonObject:
         insecure = self.facts.insecure_registries

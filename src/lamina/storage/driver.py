@@ -135,3 +135,11 @@ class TellsChanges(Protocol):
 
         As of the call: what is written meanwhile may be missing. Writes the layer's data out.
         """
+
+
+@runtime_checkable
+class Warns(Protocol):
+    """A driver that knows of something that whoever runs it should know."""
+
+    warnings: tuple[str, ...]
+    """As found when it was opened: sentences for people, which `info` repeats."""
