@@ -40,6 +40,7 @@ class Limits:
         self._home = home
         self._directory = home / "quotas"
         self._lock = threading.Lock()
+        self._enabling = threading.Lock()
         self._limits = self._read()
         self._leaving: set[int] = set()
         with opened(home) as fd:
@@ -92,7 +93,7 @@ class Limits:
             self.leave(stale)
 
     def _apply(self, fd: int, limit_bytes: int) -> None:
-        with self._lock:
+        with self._enabling:
             if not btrfs.quotas_enabled(fd):
                 btrfs.enable_quotas(fd)
                 self._await_count(fd)
