@@ -5,7 +5,9 @@ from __future__ import annotations
 import itertools
 import os
 import random
+import re
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
@@ -15,12 +17,14 @@ from pathlib import Path
 
 import pytest
 
+from lamina.errors import StorageFull
 from lamina.migration.journal import read_journal
 from lamina.migration.move import Wish
 from lamina.migration.move import migrate as carry_out
 from lamina.migration.progress import Silent
 from lamina.migration.records import containers
 from lamina.storage.select import survey
+from tests.conformance.grounds import image_file
 from tests.conformance.grounds_btrfs import btrfs, no_btrfs
 from tests.e2e import images
 from tests.e2e.engines import Engine
@@ -332,3 +336,98 @@ def _usable(engine: Engine) -> None:
     assert engine.out("start", "-a", "plain") == "plain"
     assert engine.out("run", "--rm", "--net", "none", "three:1", "cat", "/srv/only") == "only"
     assert len(engine.docker("save", "three:1").stdout) > len(images.busybox_layer())
+
+
+@pytest.mark.timeout(180)
+def test_what_the_new_driver_cannot_hold_is_told_and_only_left_behind_when_asked(engine: Engine) -> None:
+    """On overlay2 a device 0:0 means that a name is gone, so no container can have one."""
+    root = _root(engine)
+    migrate(root, "--to", "vfs")
+    migrate(root, "--confirm")
+    made = observe(root, "vfs")
+    (mount_id,) = [
+        (root / "image/vfs/layerdb/mounts" / key / "mount-id").read_text()
+        for key, record in containers(root).items()
+        if record.name == "plain"
+    ]
+    os.mknod(root / "vfs/dir" / mount_id / "home/white", stat.S_IFCHR | 0o600, 0)
+    refused = migrate(root, "--to", "overlay2", check=False)
+    assert refused.returncode == 1
+    assert "/home/white: " in refused.stderr
+    assert "--force" in refused.stderr
+    done = migrate(root, "--to", "overlay2", "--force")
+    assert "left behind: container" in done.stderr
+    assert "3 more had been copied before" in done.stdout
+    assert observe(root, "overlay2") == made
+
+
+@pytest.mark.timeout(180)
+def test_room_is_looked_for_first_and_running_out_of_it_loses_nothing(tmp_path: Path) -> None:
+    with image_file(tmp_path / "small", ("mkfs.ext4", "-q"), size_bytes=192 << 20) as place:
+        engine = Engine(data_root=place / "d")
+        try:
+            build(engine)
+            root = _root(engine)
+            made = observe(root, "overlay2")
+            free = os.statvfs(place)
+            with (place / "filler").open("wb") as filler:
+                os.posix_fallocate(filler.fileno(), 0, free.f_bavail * free.f_frsize - (12 << 20))
+            for arguments in (("--dry-run",), ()):
+                refused = migrate(root, "--to", "vfs", *arguments, check=False)
+                assert refused.returncode == 1
+                assert re.search(r"the store of vfs is expected to take .*MB, and .* has .*MB left", refused.stderr)
+            assert not (root / "lamina").exists()
+            with pytest.raises(StorageFull):  # it turns out in the middle of it, as when somebody else writes
+                carry_out(Wish(root, "vfs"), Fills(place))
+            assert observe(root, "overlay2") == made
+            (place / "filler").unlink()
+            (place / "more").unlink()
+            migrate(root, "--to", "vfs")
+            assert observe(root, "vfs") == made
+        finally:
+            engine.storage_driver = ""
+            engine.destroy()
+
+
+class Fills(Silent):
+    """Somebody else, who takes all the room while layers are copied; at first there is some."""
+
+    def __init__(self, place: Path) -> None:
+        os.truncate(place / "filler", 0)
+        self._place = place
+
+    def begin(self, name: str, total_bytes: int) -> None:
+        free = os.statvfs(self._place)
+        with (self._place / "more").open("ab") as file:
+            at = file.tell()
+            os.posix_fallocate(file.fileno(), at, max(1, free.f_bavail * free.f_frsize - (1 << 20)))
+
+
+@pytest.mark.timeout(180)
+def test_a_limit_of_a_container_is_kept_or_its_loss_is_told(tmp_path: Path) -> None:
+    """vfs bounds nothing on a plain ext4, btrfs does."""
+    with btrfs(tmp_path / "g") as ground:
+        engine = Engine(storage_driver="btrfs", data_root=ground / "d")
+        try:
+            engine.start()
+            engine.docker("load", stdin=images.busybox())
+            fill = "dd if=/dev/zero of=/big bs=1M count=80 2>/dev/null; wc -c </big; echo x >/more && echo wrote"
+            engine.docker(
+                "create", "--name", "small", "--net", "none", "--storage-opt", "size=50M", "busybox", "sh", "-c", fill
+            )
+            engine.stop()
+            engine.storage_driver = ""
+            root = _root(engine)
+            for target, told_of in (("overlay2", "loses its limit"), ("btrfs", "holds more than its limit")):
+                done = migrate(root, "--to", target)
+                assert told_of in done.stderr
+                migrate(root, "--confirm")
+                size, *wrote = started(engine, _output_of_small).split()
+                assert int(size) == 80 << 20
+                assert wrote == (["wrote"] if target == "overlay2" else [])
+        finally:
+            engine.destroy()
+
+
+def _output_of_small(engine: Engine) -> str:
+    return engine.docker("start", "-a", "small", check=False).stdout.decode()

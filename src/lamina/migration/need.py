@@ -12,6 +12,8 @@ from lamina.errors import StorageFull
 from lamina.layers.record import Layer
 from lamina.migration.stores import Store
 from lamina.oci.digest import ChainId
+from lamina.rootfs.walk import walk
+from lamina.storage.driver import KeepsUpper
 
 _FICLONE = 0x40049409
 """linux/fs.h: make a file share the other's blocks."""
@@ -51,7 +53,7 @@ def need(root: Path, old: Store, target: str, *, names: list[str], missing: set[
     """
     layers = old.layers.layers()
     copied = [layer for layer in layers if layer.chain_id in missing]
-    written = {name: old.layers.rw_usage(name).size_bytes for name in names}
+    written = {name: _written(old, name) for name in names}
     layer_bytes = sum(layer.size_bytes for layer in copied)
     disk = layer_bytes + sum(written.values())
     if target == _FULL_COPIES and not shares_blocks(root):
@@ -65,6 +67,15 @@ def need(root: Path, old: Store, target: str, *, names: list[str], missing: set[
     return Need(
         len(copied), layer_bytes, len(names), sum(written.values()), disk, None if on_devices else _free(root, target)
     )
+
+
+def _written(old: Store, name: str) -> int:
+    """Bytes that one container's own files take: with a directory of its own changes, holes do not count."""
+    driver = old.driver
+    if not isinstance(driver, KeepsUpper):
+        return old.layers.rw_usage(name).size_bytes
+    upper = driver.upper(old.layers.rw(name).mount_id)
+    return sum(seen.status.st_blocks * 512 for seen in walk(upper) if seen.first is None)
 
 
 def shares_blocks(root: Path) -> bool:

@@ -13,16 +13,25 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lamina.errors import Unsupported
+from lamina.errors import InvalidArgument, StorageFull, Unsupported
 from lamina.ids import CacheId
 from lamina.kernel.durable import sync_filesystem
 from lamina.layers.record import RwLayer
 from lamina.migration.carry import Lost, carry
-from lamina.migration.difference import difference
+from lamina.migration.difference import Difference, difference
 from lamina.migration.progress import Progress
 from lamina.migration.stores import Store
+from lamina.storage.driver import LimitsSize
 
 SHORT = 12
+
+
+@dataclass(frozen=True, slots=True)
+class _Lower:
+    """An init layer's tree and what it adds to the image; None for a layer without one."""
+
+    tree: Path | None
+    found: Difference | None
 
 
 @dataclass(slots=True)
@@ -58,29 +67,42 @@ class WritableCopies:
 
     def _one(self, name: str) -> None:
         layer = self.old.layers.rw(name)
-        self.new.layers.remove_unfinished_rw(name)
         with contextlib.ExitStack() as stack:
             below, init, tree = self._old_trees(layer, stack)
-            init_difference = difference(init, below) if init is not None else None
+            lower = _Lower(init, difference(init, below) if init is not None else None)
             found = difference(tree, init if init is not None else below)
-            short = name[:SHORT]
-            self.progress.begin(short, found.size_bytes)
-
-            def fill_init(target: Path) -> None:
-                assert init_difference is not None
-                assert init is not None
-                self._note_lost(name, carry(init_difference, init, target))
-
-            self._create(layer, fill_init if init is not None else None)
-            target = self.new.layers.mount_rw(name)
+            self.progress.begin(name[:SHORT], found.size_bytes)
+            limit = self.limits.get(name)
             try:
-                lost = carry(found, tree, target, lambda done: self.progress.advance(short, done))
-                sync_filesystem(target)  # before the switch, nothing here may be only in memory
-            finally:
-                self.new.layers.unmount_rw(name)
-            self._note_lost(name, lost)
+                self._make(layer, lower, tree, found, limit=limit)
+            except StorageFull:
+                if limit is None:
+                    raise
+                # It holds more than it may: it was filled where nothing bounded it. It keeps that, and gets no more.
+                self._make(layer, lower, tree, found, limit=None)
+                self._limit_late(layer, limit)
         self.filled(name)
-        self.progress.end(short, "copied")
+        self.progress.end(name[:SHORT], "copied")
+
+    def _make(self, layer: RwLayer, lower: _Lower, tree: Path, found: Difference, *, limit: int | None) -> None:
+        """Make one layer anew and fill it from the old driver's `tree`."""
+        name = layer.name
+        self.new.layers.remove_unfinished_rw(name)
+        self.lost.pop(name, None)
+
+        def fill_init(target: Path) -> None:
+            assert lower.tree is not None
+            assert lower.found is not None
+            self._note_lost(name, carry(lower.found, lower.tree, target))
+
+        self._create(layer, fill_init if lower.tree is not None else None, limit)
+        target = self.new.layers.mount_rw(name)
+        try:
+            lost = carry(found, tree, target, lambda done: self.progress.advance(name[:SHORT], done))
+            sync_filesystem(target)  # before the switch, nothing here may be only in memory
+        finally:
+            self.new.layers.unmount_rw(name)
+        self._note_lost(name, lost)
 
     def _old_trees(self, layer: RwLayer, stack: contextlib.ExitStack) -> tuple[Path | None, Path | None, Path]:
         """The image's tree, the init layer's and the container's, mounted until `stack` ends."""
@@ -92,17 +114,21 @@ class WritableCopies:
         tree = stack.enter_context(self.old.mounts.mounted(layer.mount_id))
         return mounted(below), mounted(layer.init_id), tree
 
-    def _create(self, layer: RwLayer, prepare: Callable[[Path], None] | None) -> None:
-        limit = self.limits.get(layer.name)
+    def _create(self, layer: RwLayer, prepare: Callable[[Path], None] | None, limit: int | None) -> None:
         if limit is not None:
             try:
                 self.new.layers.create_rw(layer.name, layer.parent, prepare=prepare, limit_bytes=limit)
                 return
-            except Unsupported as error:
+            except (Unsupported, InvalidArgument) as error:
                 self.warnings.append(
                     f"container {layer.name[:SHORT]} loses its limit of {limit} bytes: {error.message}"
                 )
         self.new.layers.create_rw(layer.name, layer.parent, prepare=prepare)
+
+    def _limit_late(self, layer: RwLayer, limit: int) -> None:
+        self.warnings.append(f"container {layer.name[:SHORT]} holds more than its limit of {limit} bytes")
+        if isinstance(self.new.driver, LimitsSize):
+            self.new.driver.limit_size(self.new.layers.rw(layer.name).mount_id, limit)
 
     def _note_lost(self, name: str, lost: list[Lost]) -> None:
         if lost:
