@@ -15,14 +15,16 @@ import pytest
 from lamina.registry.hello_world import make, write_oci_layout
 from tests.e2e import images
 from tests.e2e.engines import Engine
+from tests.e2e.grounds import data_root_for
 from tests.e2e.test_registries import embedded, skopeo
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "on-disk.md").read_text()
 _ROW = re.compile(r"^\| `([^`]+)` \| (?:(\S) )?([0-7]{4}|\*) \| ([^|]+) \|", re.MULTILINE)
+DRIVERS = ("aufs", "btrfs", "devicemapper", "overlay2", "vfs", "zfs")
 _HEX = "[0-9a-f]{64}"
 _PARTS = {
-    "<driver>": "(?:overlay2|vfs)",
+    "<driver>": "(?:overlay2|vfs|btrfs)",
     "<cache id>": f"{_HEX}(?:-init)?",
     "<random id>": "[0-9a-f]+",
     "<exec id>": "[0-9a-f]{16}",
@@ -49,6 +51,7 @@ PASSING = {
     "tmp-old",
     "image/<driver>/layerdb/sha256/<chain id>-<random id>-removing",
     "image/<driver>/layerdb/tmp/write-set-<n>",
+    "btrfs/scratch/<name>",
     "overlay2/lamina-probe-<name>",
     "overlay2/lamina-removing-<id>",
     "overlay2/<cache id>-merged",
@@ -115,12 +118,12 @@ def complaints(found: Iterable[tuple[str, os.stat_result]], known: list[Row], se
     return wrong
 
 
-@pytest.fixture(params=["overlay2", "vfs"])
+@pytest.fixture(params=["overlay2", "vfs", "btrfs"])
 def used(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Engine, Path]]:
     """An engine that has done about everything that leaves a file, and a registry's directory."""
     registry = tmp_path / "registry"
-    engine = Engine(storage_driver=request.param)
-    with embedded(registry) as address:
+    with data_root_for(request.param) as data_root, embedded(registry) as address:
+        engine = Engine(storage_driver=request.param, data_root=data_root)
         try:
             engine.start()
             use(engine, address, tmp_path)
@@ -154,6 +157,8 @@ def use(engine: Engine, registry: str, tmp_path: Path) -> None:
         "sh",
     )
     engine.docker("exec", "live", "sh", "-c", "echo x | tee /data/file /dev/shm/file; mkdir -p /new/directory")
+    if engine.storage_driver == "btrfs":
+        engine.docker("create", "--name=limited", "--storage-opt=size=100m", "busybox", "true")
     long = "i=0; while [ $i -lt 20 ]; do head -c 1000000 /dev/zero | tr '\\0' 'x' | fold -w 100; i=$((i+1)); done; sleep 1000"
     engine.docker("run", "-d", "--name=talks", "busybox", "sh", "-c", long)
     engine.docker("run", "-d", "--name=silent", "--log-driver=none", "busybox", "sleep", "1000")
@@ -182,9 +187,9 @@ def test_no_file_without_a_row_and_no_row_without_a_file(used: tuple[Engine, Pat
     assert both_roots(engine, seen) == []
     kept = [found for found in walked(registry, "") if not stat.S_ISDIR(found[1].st_mode)]
     assert complaints(kept, rows(), seen) == []
-    others = {"overlay2": "vfs", "vfs": "overlay2"}[engine.storage_driver]
+    others = tuple(name for name in DRIVERS if name != engine.storage_driver)
     missing = {row.pattern for row in rows()} - seen - PASSING
-    assert {pattern for pattern in missing if not pattern.startswith((others, "uploads/"))} == set()
+    assert {pattern for pattern in missing if not pattern.startswith((*others, "uploads/"))} == set()
     engine.kill()
     engine.start()
     engine.docker("run", "--rm", "busybox", "true")
