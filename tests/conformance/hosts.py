@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 
 from lamina.kernel.mounts import Mount, mount, unmount
+from lamina.storage.aufs.driver import Aufs
 from lamina.storage.btrfs.driver import Btrfs
 from lamina.storage.driver import StorageDriver
 from lamina.storage.overlay2.driver import Overlay2
 from lamina.storage.vfs.driver import Vfs
 from lamina.storage.zfs.driver import Zfs
 from tests.conformance.grounds import ext4_with_project_quotas, xfs_with_project_quotas
+from tests.conformance.grounds_aufs import no_union
 from tests.conformance.grounds_btrfs import btrfs, no_btrfs
 from tests.conformance.grounds_devicemapper import no_devicemapper, on_loop_files, open_on_loop_files
 from tests.conformance.grounds_zfs import no_zfs, zfs_dataset
@@ -80,5 +82,6 @@ STORAGE = (
     Host("btrfs", Btrfs, ground=btrfs, tiny=None, limits=btrfs, missing=no_btrfs),
     Host("zfs", Zfs, ground=zfs_dataset, tiny=None, limits=zfs_dataset, missing=no_zfs),
     Host("devicemapper", open_on_loop_files("ext4"), ground=on_loop_files("ext4"), tiny=None, missing=no_devicemapper),
+    Host("aufs", Aufs, missing=no_union, inherits_root=False),
     Host("vfs", Vfs, limits=ext4_with_project_quotas, seals_by_mount=False),
 )

@@ -14,6 +14,8 @@ from pathlib import Path
 
 from lamina.errors import Conflict, CorruptRecord, InvalidArgument, StorageFull, Unsupported
 from lamina.kernel import durable
+from lamina.storage.aufs.driver import Aufs
+from lamina.storage.aufs.probe import probe as probe_aufs
 from lamina.storage.btrfs.driver import Btrfs
 from lamina.storage.btrfs.probe import probe as probe_btrfs
 from lamina.storage.choice import read_choice
@@ -59,6 +61,11 @@ def _zfs_fits(directory: Path) -> str:
     return f"works on the dataset {probe_zfs(directory)}"
 
 
+def _aufs_fits(directory: Path) -> str:
+    features = probe_aufs(directory)
+    return f"works on {features.backing}, by {features.union}"
+
+
 def _vfs_fits(_directory: Path) -> str:
     return "works everywhere; every layer is a full copy"
 
@@ -81,7 +88,7 @@ _DRIVERS = (
     _Row("fuse-overlayfs", _not_built, chosen_unasked=False),
     _Row("btrfs", _btrfs_fits, Btrfs),
     _Row("zfs", _zfs_fits, Zfs),
-    _Row("aufs", _not_built, chosen_unasked=False),
+    _Row("aufs", _aufs_fits, Aufs, chosen_unasked=False),
     _Row("overlay", _not_built, chosen_unasked=False),
     _Row("devicemapper", _devicemapper_fits, DeviceMapperDriver, chosen_unasked=False),
     _Row("vfs", _vfs_fits, Vfs, leaves_state=False),

@@ -48,7 +48,7 @@ def mount(options: Options, target: str, log: Callable[[str], None]) -> Union:
     branches = _open_branches(options, target)
     whiteouts = Whiteouts(branches[0].path)
     if branches[0].writable:
-        whiteouts.prepare()
+        whiteouts.prepare(takeover=options.takeover)
     device = fuse.open_device()
     try:
         fuse.mount(device, target, subtype=SUBTYPE, source=options.source, flags=options.flags, more=options.data)

@@ -44,6 +44,7 @@ class Options:
     source: str = "none"
     data: str = ""
     passthrough: bool = True
+    takeover: bool = False
     threads: int = 4
 
 
@@ -83,6 +84,8 @@ def _with(found: Options, word: str) -> Options:
             return replace(found, flags=found.flags | _MOUNT_FLAGS[name])
         if name == "nopassthrough":
             return replace(found, passthrough=False)
+        if name == "takeover":
+            return replace(found, takeover=True)
     raise InvalidArgument(f"unknown mount option {word!r}")
 
 

@@ -28,6 +28,7 @@ Options:
                   append:PATH=ro+wh  one more branch at the bottom
                   ro, nosuid, nodev, noexec, noatime, fsname=NAME, context=…
                   nopassthrough  let no file be read or written by the kernel itself
+                  takeover       write to the branch although a process still holds an unmounted union of it
                   threads=N      how many requests are served at once  [default: 4]
                   dirperm1, xino=…, dio and other options of AUFS are taken and mean nothing
   --foreground    Serve in this process instead of one in the background.

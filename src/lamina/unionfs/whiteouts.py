@@ -14,6 +14,7 @@ import errno
 import fcntl
 import os
 import shutil
+import time
 from itertools import count
 
 from lamina.errors import Conflict
@@ -23,6 +24,7 @@ BASE = b".wh..wh.aufs"
 ORPHANS = b".wh..wh.orph"
 LINKS = b".wh..wh.plnk"
 LONGEST_NAME = 255 - len(PREFIX)
+_TRIES, _PAUSE_S = 40, 0.025
 
 
 class Whiteouts:
@@ -33,23 +35,24 @@ class Whiteouts:
         self._base = root + b"/" + BASE
         self._orphans = root + b"/" + ORPHANS
         self.links = root + b"/" + LINKS
-        self._numbers = count()
+        self._numbers = count(os.getpid() << 32)  # another server's places are not ours
         self._lock = -1
 
-    def prepare(self) -> None:
+    def prepare(self, *, takeover: bool = False) -> None:
         """Make the writable branch ours, and clear what an earlier server left half done.
+
+        A server needs a moment to end after its mount is gone, so it is waited for. With `takeover` one that goes on
+        all the same is left to whoever still holds its unmounted union: an open file, a working directory.
 
         Raises:
             Conflict: another mount writes to this branch.
         """
         self._lock = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _locked(self._lock) and not takeover:
             os.close(self._lock)
             raise Conflict(
                 f"branch {os.fsdecode(self._root)} is the writable branch of another mount", hint="unmount that first"
-            ) from None
+            )
         with contextlib.suppress(FileExistsError):
             os.close(os.open(self._base, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o444))
         for place in (self._orphans, self.links):
@@ -107,3 +110,15 @@ class Whiteouts:
         """Let nothing below a directory of the writable branch show."""
         with contextlib.suppress(FileExistsError):
             os.close(os.open(directory + b"/" + OPAQUE, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o444))
+
+
+def _locked(fd: int) -> bool:
+    """Take the lock, waiting a little for the one who has it."""
+    for _ in range(_TRIES):
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(_PAUSE_S)
+        else:
+            return True
+    return False

@@ -46,7 +46,7 @@ def union_mount(own: CacheId, lowers: Sequence[CacheId], diffs: Path, target: Pa
     Branches are named relative to `diffs`, so that no character of the data root's path can be taken for a separator.
     """
     branches = [f"{own}={_BELOW if sealed else 'rw'}", *(f"{lower}={_BELOW}" for lower in lowers)]
-    options = ("ro," if sealed else "") + f"fsname=none,br:{':'.join(branches)}"
+    options = ("ro," if sealed else "") + f"fsname=none,takeover,br:{':'.join(branches)}"
     # -P: the working directory, where images put names, is no place to import from.
     helper = (sys.executable, "-P", "-m", "lamina", "unionfs", "-o", options, os.fspath(target))
     return Mount(FUSE_TYPE, "none", target, cwd=diffs, helper=helper)

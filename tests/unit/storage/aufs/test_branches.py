@@ -65,7 +65,7 @@ class TestUnionOnFuse:
         mount = union_mount(CacheId("own"), [CacheId("b"), CacheId("a")], DIFF, MNT, sealed=False)
         assert mount.cwd == DIFF
         assert mount.helper == (
-            sys.executable, "-P", "-m", "lamina", "unionfs", "-o", "fsname=none,br:own=rw:b=ro+wh:a=ro+wh", str(MNT),
+            sys.executable, "-P", "-m", "lamina", "unionfs", "-o", "fsname=none,takeover,br:own=rw:b=ro+wh:a=ro+wh", str(MNT),
         )  # fmt: skip
 
     def test_our_union_understands_them(self) -> None:
