@@ -110,7 +110,7 @@ class DeviceMapper:
             OSError: EBUSY or EEXIST when the name is taken; what the target says of its table (ENODATA: the thin
                 device is not in its pool). Nothing is left then.
         """
-        self._call(Command.DEV_CREATE, dm_ioctl.encode(name))
+        self.create_empty(name)
         try:
             self.load(name, table)
             device = self.resume(name)
@@ -120,6 +120,10 @@ class DeviceMapper:
                 self._call(Command.DEV_REMOVE, dm_ioctl.encode(name, udev=_QUIET))
             raise
         return device
+
+    def create_empty(self, name: str) -> None:
+        """Make a device without a table. Raises OSError EBUSY when the name is taken."""
+        self._call(Command.DEV_CREATE, dm_ioctl.encode(name))
 
     def load(self, name: str, table: Sequence[Target]) -> None:
         """Give the device a new table, which `resume` puts in force."""

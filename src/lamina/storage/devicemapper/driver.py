@@ -137,7 +137,7 @@ class DeviceMapperDriver:
             if parent is not None:
                 with self._lock:
                     self._marks.note_parent(cache_id, parent)
-                undo.callback(self._marks.forget, cache_id)
+                undo.callback(self._forget_marks, cache_id)
             self._devices.snapshot(name, origin)
             undo.callback(self._devices.delete, name, at_once=True)
             if parent is None:
@@ -292,6 +292,10 @@ class DeviceMapperDriver:
         file = self._place.data_file
         if file is not None and status.free_below(file) < _LEAST_ROOM:
             raise StorageFull(f"no room for layer {cache_id}: the file system of {file} is full")
+
+    def _forget_marks(self, cache_id: CacheId) -> None:
+        with self._lock:
+            self._marks.forget(cache_id)
 
     def _refuse_used(self, cache_id: CacheId) -> None:
         with self._lock:

@@ -56,8 +56,10 @@ def open_place(mapper: DeviceMapper, home: Path, prefix: str, options: Options, 
     files.check(has_layers=has_layers)
     name = f"{prefix}-pool"
     existing = mapper.find(name)
-    if existing is not None:
+    if existing is not None and existing.is_live:
         return _existing(mapper, existing, files)
+    if existing is not None:  # killed before it got its table
+        mapper.remove(name, deferred=False)
     with ExitStack() as stack:
         data, metadata = files.data.device(stack), files.metadata.device(stack)
         superblock = read_thin_superblock(metadata)
@@ -90,8 +92,9 @@ class _Part:
     def name(self) -> str:
         return self.given or os.fspath(self.file or "")
 
-    def exists(self) -> bool:
-        return self.file is None or os.path.lexists(self.file)
+    def is_empty(self) -> bool:
+        """Whether nothing can ever have been in it: no file, or one that a crash left before it got its size."""
+        return self.file is not None and (not os.path.lexists(self.file) or self.file.lstat().st_size == 0)
 
     def make(self) -> None:
         """Make the loop file, or let it grow when a larger size was asked for; it never shrinks, as Docker's."""
@@ -135,11 +138,9 @@ class _Files:
         )
 
     def check(self, *, has_layers: bool) -> None:
-        """A new, empty file beside what is left of the old ones would make rubbish of every layer."""
-        for part, other in ((self.data, self.metadata), (self.metadata, self.data)):
-            if part.exists():
-                continue
-            if has_layers or (other.file is not None and other.exists()):
+        """A new file in the place of a lost one would make rubbish of every layer."""
+        for part in (self.data, self.metadata):
+            if has_layers and part.is_empty():
                 raise CorruptRecord(
                     f"{part.name()} is gone: the layers of this store were in it",
                     hint="put the file back; or, to begin anew, move the directory devicemapper of the data root away",

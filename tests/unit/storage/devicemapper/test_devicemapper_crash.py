@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from lamina.ids import CacheId
+from lamina.kernel.devicemapper import DeviceMapper
 from lamina.storage.devicemapper.pool import parse_status
 from lamina.storage.devicemapper.records import DeviceRecord
 from tests.unit.storage.devicemapper.stores import BASE, CHILD, Store, store_at
@@ -97,6 +98,23 @@ class TestAfterACrash:
         assert (tree / "late").read_text() == "x"
         store.mounts.release(CHILD)
         assert store.names(CHILD) == ["late", "of-a"]
+
+    def test_a_first_start_that_was_cut_off_is_begun_again(self, tmp_path: Path) -> None:
+        files = tmp_path / "root/devicemapper/devicemapper"
+        files.mkdir(parents=True)
+        with (files / "data").open("wb") as data:
+            data.truncate(2 << 30)
+        (files / "metadata").touch()
+        store = Store(tmp_path / "root")
+        name = store.pool
+        store.layer(BASE)
+        store.close()
+        mapper = DeviceMapper()
+        mapper.create_empty(name)
+        store = Store(tmp_path / "root")
+        assert store.names(BASE) == ["of-a"]
+        store.close()
+        mapper.close()
 
     def test_an_unfinished_base_is_made_again(self, tmp_path: Path) -> None:
         with store_at(tmp_path / "g") as store:
