@@ -12,16 +12,26 @@ import re
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
-from lamina.errors import AlreadyExists, CorruptRecord, InvalidArgument, LayerInUse, NoSuchLayer, Unsupported
+from lamina.errors import (
+    AlreadyExists,
+    CorruptRecord,
+    InvalidArgument,
+    LayerInUse,
+    NoSuchLayer,
+    StorageFull,
+    Unsupported,
+)
 from lamina.ids import CacheId
 from lamina.kernel.durable import make_dirs, sync_filesystem
 from lamina.kernel.mounts import LONGEST_DATA, Mount, is_mountpoint
 from lamina.kernel.placement import spread_directories
 from lamina.rootfs.merge import OverlayMarks
 from lamina.rootfs.remove import remove_tree
+from lamina.storage.backing import backing_name
 from lamina.storage.driver import Usage, WhiteoutDialect
 from lamina.storage.overlay2 import links
 from lamina.storage.overlay2.merged import MergedLayers
@@ -40,6 +50,7 @@ from lamina.storage.room import needing_room
 from lamina.storage.usage import usage_of
 
 _LAYER_MODE = 0o710
+_ROOMY = (Path("/run"), Path("/dev/shm"), Path("/tmp"))
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 
 
@@ -58,7 +69,7 @@ class Overlay2:
         _check_options(options or {})
         home = Path(os.path.realpath(root)) / self.name
         make_dirs(home.parent, 0o710)
-        self._features = probe(home if home.is_dir() else home.parent)
+        self._features = _probed(home)
         if not home.is_dir():
             make_dirs(home, 0o710)
         spread_directories(home)
@@ -300,6 +311,22 @@ class Overlay2:
             siblings.discard(record.cache_id)
             if not siblings:
                 self._children.pop(parent, None)
+
+
+def _probed(home: Path) -> Features:
+    """What overlay does there. A full disk must not keep a daemon from starting: how else would room be made?
+
+    With a home that was good before, the kernel's part is then tried where there is room.
+    """
+    if not home.is_dir():
+        return probe(home.parent)
+    try:
+        return probe(home)
+    except StorageFull:
+        for elsewhere in _ROOMY:
+            with suppress(Unsupported, StorageFull, OSError):
+                return replace(probe(elsewhere), backing=backing_name(home))
+        raise
 
 
 def _check_options(options: Mapping[str, str]) -> None:
