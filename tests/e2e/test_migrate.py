@@ -311,10 +311,15 @@ def test_a_damaged_layer_stops_it_and_is_named(engine: Engine) -> None:
 
 
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize("target", ["vfs"])
-def test_dockerd_opens_what_came_back(engine: Engine, target: str) -> None:
-    """To another driver and back again: a dockerd we did not write reads the result, and that on the other driver."""
-    root = _root(engine)
+@pytest.mark.parametrize("target", ["vfs", "btrfs"])
+def test_dockerd_opens_what_came_and_what_came_back(ground: Path, target: str) -> None:
+    """To another driver and back again: a dockerd we did not write reads the result of both."""
+    root = ground / f"for-dockerd-{target}"
+    engine = Engine(data_root=root)
+    try:
+        build(engine)
+    finally:
+        engine.destroy()
     migrate(root, "--to", target)
     migrate(root, "--confirm")
     theirs = Engine(
