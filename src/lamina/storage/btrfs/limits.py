@@ -21,6 +21,8 @@ from lamina.kernel.durable import make_dirs, write_file
 
 _LONGEST_COUNT_S = 10.0
 _POLL_S = 0.01
+_AT_ONCE = 64
+"""Quota groups that are looked at when one more layer goes: the oldest, for the kernel takes layers in that order."""
 
 
 @contextmanager
@@ -79,7 +81,7 @@ class Limits:
         with self._lock:
             leaving = self._leaving | set(numbers)
         with opened(self._home) as fd:
-            gone = {number for number in leaving if btrfs.destroy_group(fd, number)}
+            gone = {number for number in sorted(leaving)[:_AT_ONCE] if btrfs.destroy_group(fd, number)}
         with self._lock:
             self._leaving = (self._leaving | set(numbers)) - gone
 
