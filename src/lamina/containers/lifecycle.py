@@ -298,9 +298,11 @@ class Lifecycle:
     async def kill(self, container: Container, number: int, *, stop_signal: int) -> None:
         """Signal the container's first process; SIGKILL waits for the end. Raises Conflict when it does not run."""
         run = self.run_of(container)
-        if run is None:
-            if number in (SIGKILL, stop_signal) and await self.whole(self._give_up_restart(container)):
+        if run is None and number in (SIGKILL, stop_signal):
+            run, gave_up = await self._run_or_give_up(container)
+            if gave_up:
                 return
+        if run is None:
             raise Conflict(f"cannot kill container: {container.name}: container {container.id} is not running")
         if number in (SIGKILL, stop_signal):
             container.has_been_manually_stopped = True
@@ -322,14 +324,21 @@ class Lifecycle:
         Raises:
             NotModified: it does not run.
         """
-        if await self.whole(self._give_up_restart(container)):
+        run, gave_up = await self._run_or_give_up(container)
+        if gave_up:
             self.tell(container, "stop")
             return
-        run = self.run_of(container)
         if run is None:
             raise NotModified(f"container {container.id} is already stopped")
         container.has_been_manually_stopped = True
         await self.whole(self._stop(container, run, number, timeout_s))
+
+    async def _run_or_give_up(self, container: Container) -> tuple[Run | None, bool]:
+        """The present run, or whether the next one was called off. A container may change between the two meanwhile."""
+        while (run := self.run_of(container)) is None and _is_between_runs(container):
+            if await self.whole(self._give_up_restart(container)):
+                return None, True
+        return run, False
 
     async def _give_up_restart(self, container: Container) -> bool:
         """Between two runs, stopping means that there is no next one; False when it is not between two runs."""

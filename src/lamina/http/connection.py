@@ -164,7 +164,9 @@ class EngineConnection(RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        if status >= 500:
+        if isinstance(exc, ConnectionError):
+            self.logger.debug("the client went away: %s %s", request.method, request.path)
+        elif status >= 500:
             self.logger.error("request failed: %s %s", request.method, request.path, exc_info=exc)
         if request.writer.output_size > 0:
             raise ConnectionError("the answer has begun, no other can be sent")
