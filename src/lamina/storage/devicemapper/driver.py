@@ -36,7 +36,7 @@ from lamina.kernel.durable import make_dirs
 from lamina.kernel.mounts import Mount, is_mountpoint
 from lamina.rootfs.diff import change_usage
 from lamina.storage.devicemapper import status
-from lamina.storage.devicemapper.base import Base, check_size, grow_layer, known_base, make_base, own_options
+from lamina.storage.devicemapper.base_device import Base, check_size, grow_layer, known_base, make_base, own_options
 from lamina.storage.devicemapper.devices import Devices
 from lamina.storage.devicemapper.directlvm import pool_from_lvm
 from lamina.storage.devicemapper.keyed import KeyedLocks

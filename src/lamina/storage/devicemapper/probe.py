@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lamina.errors import Unsupported
 from lamina.kernel.devicemapper import DeviceMapper
-from lamina.storage.devicemapper.base import default_fstype
+from lamina.storage.devicemapper.base_device import default_fstype
 
 _OLDEST = (4, 27, 0)  # deferred removal
 
