@@ -58,7 +58,8 @@ class Host:
 
     `seals_by_mount`: what is sealed and has a parent is mounted read-only. vfs only promises not to write.
     `inherits_root`: mode and owner of the root directory itself come from the parent. dockerd's overlay2 makes every
-    layer's root anew, 0755 root:root, and ours keeps its layout.
+    layer's root anew, 0755 root:root, and ours keeps its layout. `examples` is how many random histories are tried:
+    fewer where each mount starts a process.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Host:
     missing: Callable[[], str] = nothing_missing
     seals_by_mount: bool = True
     inherits_root: bool = True
+    examples: int = 60
 
     def require(self) -> None:
         """Skip the running test where the driver's kernel part is absent."""
@@ -79,9 +81,9 @@ class Host:
 
 STORAGE = (
     Host("overlay2", Overlay2, limits=xfs_with_project_quotas, inherits_root=False),
-    Host("btrfs", Btrfs, ground=btrfs, tiny=None, limits=btrfs, missing=no_btrfs),
+    Host("btrfs", Btrfs, ground=btrfs, tiny=None, limits=btrfs, missing=no_btrfs, seals_by_mount=False),
     Host("zfs", Zfs, ground=zfs_dataset, tiny=None, limits=zfs_dataset, missing=no_zfs),
     Host("devicemapper", open_on_loop_files("ext4"), ground=on_loop_files("ext4"), tiny=None, missing=no_devicemapper),
-    Host("aufs", Aufs, missing=no_union, inherits_root=False),
+    Host("aufs", Aufs, missing=no_union, inherits_root=False, examples=5),
     Host("vfs", Vfs, limits=ext4_with_project_quotas, seals_by_mount=False),
 )

@@ -224,7 +224,7 @@ def test_any_order_of_operations_shows_what_plain_directories_show(host: Host, d
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=5 if SLOW else 60,
+            max_examples=5 if SLOW else host.examples,
             stateful_step_count=30,
             deadline=None,
             suppress_health_check=list(HealthCheck),

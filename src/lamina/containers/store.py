@@ -95,8 +95,9 @@ class ContainerStore:
             shutil.rmtree(directory)
 
     def _take_in(self, container: Container, rw_names: Collection[str]) -> None:
-        if container.driver != self._driver_name:
-            raise InvalidArgument(f"it belongs to storage driver {container.driver or 'aufs'!r}")
+        driver = container.driver or "aufs"  # records from before Docker had a choice name none
+        if driver != self._driver_name:
+            raise InvalidArgument(f"it belongs to storage driver {driver!r}")
         if container.id not in rw_names and not container.state.removal_in_progress:
             raise InvalidArgument("its writable layer does not exist")
         if container.state.removal_in_progress:
