@@ -32,6 +32,10 @@ class Marks:
             parent = CacheId((self._parents_dir / name).read_text(encoding="ascii", errors="replace").strip())
             if parent in present:
                 self._parents[CacheId(name)] = parent
+        for cache_id in present:  # a container that dockerd made tells its init layer by its name
+            init = CacheId(f"{cache_id}-init")
+            if init in present:
+                self._parents.setdefault(cache_id, init)
 
     def is_sealed(self, cache_id: CacheId) -> bool:
         return cache_id in self._sealed
