@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import platform
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,12 @@ def no_foster_parent() -> Iterator[None]:
     """
     yield
     libc.prctl(libc.PR_SET_CHILD_SUBREAPER, 0)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def which_kernel(record_testsuite_property: Callable[[str, object], None]) -> None:
+    """Written into the results: docs/drivers.md says where a case has run."""
+    record_testsuite_property("kernel", platform.release())
 
 
 @pytest.fixture(scope="session")

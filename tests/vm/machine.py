@@ -207,7 +207,7 @@ def _session(plan: Plan, booted: Kernel) -> list[tuple[str, str]]:
     command = plan.command[0] if len(plan.command) == 1 else shlex.join(plan.command)
     files = [
         ("settings", _assignments(settings)), ("command", command + "\n"),
-        ("environment", _assignments({"LAMINA_VM_GUEST": "yes", **plan.environment})),
+        ("environment", _assignments({"LAMINA_VM_GUEST": "yes", "LAMINA_TEST_SLOW": "yes", **plan.environment})),
         ("start", (initramfs.GUEST / "start").read_text()),
     ]  # fmt: skip
     if "zfs" in plan.modules:

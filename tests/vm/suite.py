@@ -59,7 +59,7 @@ def in_guest(guest: Guest) -> Result:
     share.mkdir(parents=True, exist_ok=True)
     (share / "junit.xml").unlink(missing_ok=True)
     command = [
-        sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--timeout", "900", "--durations", "10",
+        sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--timeout", "900", "--durations", "10", "-o", "faulthandler_timeout=600",
         "--junitxml", "/run/share/junit.xml", *files,
     ]  # fmt: skip
     plan = Plan(
