@@ -31,8 +31,9 @@ from tests.containers.harness import host
 async def main():
     async with host(Path(sys.argv[1]), Path(sys.argv[2])) as engine:
         writer = engine.add("sh", "-c", "n=0; while [ $n -lt 300 ]; do n=$((n+1)); echo line $n; usleep 10000; done; exit 5")
-        quick = engine.add("sh", "-c", "sleep 0.3; echo bye; exit 3")
-        gone = engine.add("sh", "-c", "sleep 0.3", host_config={"AutoRemove": True})
+        till_told = f"while [ ! -e /{sys.argv[3]} ]; do usleep 20000; done"
+        quick = engine.add("sh", "-c", till_told + "; echo bye; exit 3")
+        gone = engine.add("sh", "-c", till_told, host_config={"AutoRemove": True})
         reader = engine.add("cat", OpenStdin=True)
         idle = engine.add("sleep", "1000")
         ended = engine.add("echo", "done")
@@ -53,11 +54,13 @@ def killed_daemon(directory: Path, rootfs: Path) -> list[str]:
     """Run a daemon that starts containers, and kill it when it has read some of their output."""
     top = Path(__file__).parents[2]
     environment = {**os.environ, "PYTHONPATH": f"{top}:{top / 'src'}"}
-    argv = [sys.executable, "-c", CHILD, str(directory), str(rootfs)]
+    told = f"told-{directory.name}"
+    argv = [sys.executable, "-c", CHILD, str(directory), str(rootfs), told]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, env=environment) as child:
         assert child.stdout is not None
         ids = child.stdout.readline().decode().split()
         child.send_signal(signal.SIGKILL)
+    (rootfs / told).touch()  # two of them end now that nobody sees it
     assert len(ids) == 6
     return ids
 
