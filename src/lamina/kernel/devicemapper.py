@@ -179,6 +179,8 @@ class DeviceMapper:
             room *= 4
 
     def _call(self, command: Command, buffer: bytearray) -> bytearray:
+        if self._fd < 0:
+            raise OSError(errno.EBADF, "the device-mapper was closed", os.fspath(CONTROL))
         try:
             fcntl.ioctl(self._fd, dm_ioctl.request(command), buffer)
         except OSError as error:

@@ -62,4 +62,10 @@ class Lingering:
                     self._changed.wait(left)
                     continue
                 del self._until[name]
-            self._let_go(name)
+            try:
+                self._let_go(name)
+            except BaseException:
+                with self._changed:
+                    self._works = False
+                    self._changed.notify_all()
+                raise
