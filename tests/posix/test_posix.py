@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,12 +45,10 @@ class Prepared:
 
 
 @pytest.fixture(scope="module", params=GROUNDS, ids=lambda ground: ground.name)
-def prepared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prepared]:
+def prepared(request: pytest.FixtureRequest) -> Iterator[Prepared]:
     ground: Ground = request.param
-    base = tmp_path_factory.mktemp("posix")
-    base.chmod(0o755)
-    for above in base.parents[:2]:
-        above.chmod(above.stat().st_mode | 0o011)  # other users must get through
+    base = Path(tempfile.mkdtemp(prefix="lamina-posix-"))
+    base.chmod(0o755)  # other users must get through
     lower = base / "lower"
     lower.mkdir()
     places: dict[str, Place] = {}

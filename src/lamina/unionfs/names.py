@@ -118,7 +118,8 @@ class Names:
         with tree.lock:
             path = self.room(parent, name)
             source, follow = tree.target(node)
-            os.link(source, path, follow_symlinks=follow)
+            # Only with a descriptor of a directory does Python ask the kernel to follow; both paths are absolute.
+            os.link(source, path, src_dir_fd=0 if follow else None, follow_symlinks=follow)
             self.appeared(parent, name)
             tree.nodes.name(node, parent, name)
             node.lookups += 1

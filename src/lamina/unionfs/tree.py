@@ -16,6 +16,7 @@ from lamina.unionfs.nodes import Node, NodeTable
 from lamina.wire.fuse import opcodes
 
 _NOTHING = Below({}, {})
+_LONGEST_NAME = 255
 
 
 class Tree:
@@ -104,6 +105,8 @@ class Tree:
         names = self.below(parent).names if parent.lowers else _NOTHING.names
         entry = names.get(name)
         if entry is None or name in parent.over:
+            if len(name) > _LONGEST_NAME:
+                raise OSError(errno.ENAMETOOLONG, "no file system has such names")
             if not parent.upper:
                 raise FileNotFoundError(errno.ENOENT, "no such name")
             branch = 0

@@ -229,3 +229,12 @@ def test_a_removal_that_had_come_as_far_as_the_layer_is_finished_and_not_left_ou
     again, warnings = reopened(store, names=())
     assert warnings == []
     assert again.resolve(ID_A).state.status is Status.DEAD
+
+
+def test_a_record_that_names_no_storage_driver_is_one_of_aufs(store):
+    store.add(container(ID_A, "web", ""))
+    found = ContainerStore(store.directory(ID_A).parent, "aufs")
+    assert found.load([ID_A]) == []
+    assert found.resolve("web").id == ID_A
+    _, warnings = reopened(store, [ID_A])
+    assert "aufs" in warnings[0]
