@@ -138,14 +138,8 @@ def test_killed_at_each_durable_step_it_goes_on_where_it_was(engine: Engine) -> 
     made = observe(root, "overlay2")
     killed = 0
     for number in range(1, 40):
-        kill = [
-            "strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=fsync,syncfs",
-            "-e", f"inject=fsync,syncfs:signal=KILL:when={number}",
-        ]  # fmt: skip
-        done = migrate(root, "--to", "vfs", check=False, prefix=kill)
-        if done.returncode == 0:
+        if not _killed(root, "fsync,syncfs", number, "--to", "vfs"):
             break
-        assert done.returncode in {-9, 137}, done.stderr
         killed += 1
     assert killed >= 5
     assert observe(root, "vfs") == made
@@ -170,6 +164,45 @@ def test_killed_at_any_moment_it_goes_on_where_it_was(engine: Engine) -> None:
         migrate(root, "--confirm")
         assert not (root / other).exists()
         _nothing_left(root, target, made)
+
+
+def _killed(root: Path, call: str, number: int, *arguments: str) -> bool:
+    """A migration command, killed at a system call of one of its threads; False when it came to its end before that."""
+    kill = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", f"trace={call}", "-e", f"inject={call}:signal=KILL:when={number}"]  # fmt: skip
+    done = migrate(root, *arguments, check=False, prefix=kill)
+    # Killed after the very last write, there is nothing left to go on with.
+    assert done.returncode in {0, -9, 137} or "no migration of" in done.stderr, done.stderr
+    return done.returncode in {-9, 137}
+
+
+@pytest.mark.timeout(300)
+def test_the_way_back_and_the_end_can_be_killed_too(engine: Engine) -> None:
+    root = _root(engine)
+    made = observe(root, "overlay2")
+    engine.storage_driver = ""
+    drawn = random.Random(7)
+    for call, arguments, driver in (
+        ("fsync", "--rollback", "overlay2"),
+        ("unlink,unlinkat,rmdir", "--rollback", "overlay2"),
+        ("fsync", "--confirm", "vfs"),
+        ("unlink,unlinkat,rmdir", "--confirm", "overlay2"),
+    ):
+        target = "overlay2" if (root / "vfs").exists() else "vfs"
+        migrate(root, "--to", target)
+        other = "vfs" if driver == "overlay2" else "overlay2"
+        number, killed = (1 if call == "fsync" else 25), 0
+        while _killed(root, call, number, arguments):
+            killed += 1
+            number += 1 if call == "fsync" else 1 + drawn.randrange(3 * number)
+            if killed == 2:
+                assert started(engine, lambda engine: engine.out("info", "-f", "{{.Driver}}")) == driver
+                if arguments == "--confirm":
+                    assert "there is no way back" in migrate(root, "--rollback", check=False).stderr
+        assert killed >= 2
+        assert observe(root, driver) == made
+        assert not (root / other).exists()
+        assert not (root / "image" / other).exists()
+        _nothing_left(root, driver, made)
 
 
 def _nothing_left(root: Path, driver: str, made: Made) -> None:

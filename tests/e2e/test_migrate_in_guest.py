@@ -93,7 +93,7 @@ def test_the_next_driver_has_everything(journey: Journey, number: int) -> None:
         _killed_once(journey.root, target, words)
     migrate(journey.root, "--to", target, *words)
     assert observe(journey.root, target, journey.options.get(target)) == journey.made
-    if target not in ROUND[: number + 1]:
+    if target in journey.options and target not in ROUND[: number + 1]:
         assert journey.see(target) == journey.told
     if source == "overlay2":
         migrate(journey.root, "--rollback", *words)
@@ -101,7 +101,6 @@ def test_the_next_driver_has_everything(journey: Journey, number: int) -> None:
         _no_devices()
         migrate(journey.root, "--to", target, *words)
     migrate(journey.root, "--confirm", *words)
-    assert observe(journey.root, target, journey.options.get(target)) == journey.made
     assert not (journey.root / source).exists()
     if target in {"overlay2", "vfs"}:
         _no_devices()
