@@ -50,9 +50,9 @@ class Kernel:
 
 def newest() -> Kernel:
     """The kernel that Debian's package lists name today."""
+    debian = debian_version()
     if architecture() != "amd64":
         raise VmUnavailable("needs an amd64 machine")
-    debian = debian_version()
     releases = _named_by_lists() or _named_after_update()
     return _unpacked(debian, max(releases, key=_numbers))
 

@@ -196,6 +196,14 @@ def run(plan: Plan, *, out: BinaryIO | None = None, err: BinaryIO | None = None)
         return machine.wait()
 
 
+def require_programs() -> None:
+    """Raises VmUnavailable when something is missing that starts a machine."""
+    missing = [name for name in (QEMU, "mkfs.ext4", "setpriv") if not shutil.which(name, path=_sbin()["PATH"])]
+    if missing or not initramfs.BUSYBOX.exists():
+        names = ", ".join([*missing, *([] if initramfs.BUSYBOX.exists() else ["busybox-static"])])
+        raise VmUnavailable(f"not installed: {names}; scripts/install test")
+
+
 def _session(plan: Plan, booted: Kernel) -> list[tuple[str, str]]:
     """The files of this run, which the machine finds in /run/lamina-vm."""
     load = [module for module in plan.modules if module != "zfs"]
@@ -243,8 +251,7 @@ def _qemu(
     plan: Plan, booted: Kernel, work: Path, share: Path, disk: Path | None, streams: Mapping[str, Stream]
 ) -> list[str]:
     """The command line; the machine ends with us. Emulated by default: nested KVM is often there and broken."""
-    if not shutil.which(QEMU):
-        raise VmUnavailable(f"{QEMU} is not installed")
+    require_programs()
     accelerator = os.environ.get("LAMINA_VM_ACCEL", "tcg")
     boot = (
         "console=ttyS0 quiet panic=-1 oops=panic no_timer_check mitigations=off random.trust_cpu=on nokaslr "

@@ -21,7 +21,7 @@ from pathlib import Path
 from tests.vm import initramfs, zfs_module
 from tests.vm.debian_kernel import newest
 from tests.vm.failures import VmFailed, VmUnavailable
-from tests.vm.machine import Plan, run
+from tests.vm.machine import Plan, require_programs, run
 
 ROOT = Path(__file__).parent.parent.parent
 RESULTS = ROOT / "build" / "test-results"
@@ -120,6 +120,7 @@ def reported(name: str, step: Callable[[], Result]) -> bool:
 def prepared(names: list[str]) -> str:
     """Have kernel and modules ready; why that cannot be, or nothing."""
     try:
+        require_programs()
         kernel = newest()
         initramfs.base(kernel)
         if "zfs" in names:
