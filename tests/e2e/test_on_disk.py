@@ -24,7 +24,7 @@ _ROW = re.compile(r"^\| `([^`]+)` \| (?:(\S) )?([0-7]{4}|\*) \| ([^|]+) \|", re.
 DRIVERS = ("aufs", "btrfs", "devicemapper", "overlay2", "vfs", "zfs")
 _HEX = "[0-9a-f]{64}"
 _PARTS = {
-    "<driver>": "(?:overlay2|vfs|btrfs)",
+    "<driver>": "(?:overlay2|vfs|btrfs|aufs)",
     "<cache id>": f"{_HEX}(?:-init)?",
     "<random id>": "[0-9a-f]+",
     "<exec id>": "[0-9a-f]{16}",
@@ -52,7 +52,11 @@ PASSING = {
     "image/<driver>/layerdb/sha256/<chain id>-<random id>-removing",
     "image/<driver>/layerdb/tmp/write-set-<n>",
     "btrfs/scratch/<name>",
+    "btrfs/scratch/<name>/**",
     "overlay2/lamina-probe-<name>",
+    "aufs/lamina-probe-<name>",
+    "aufs/diff/<cache id>-removing",
+    "aufs/mnt/<cache id>-removing",
     "overlay2/lamina-removing-<id>",
     "overlay2/<cache id>-merged",
     "containers/.making-<container id>",
@@ -118,7 +122,7 @@ def complaints(found: Iterable[tuple[str, os.stat_result]], known: list[Row], se
     return wrong
 
 
-@pytest.fixture(params=["overlay2", "vfs", "btrfs"])
+@pytest.fixture(params=["overlay2", "vfs", "btrfs", "aufs"])
 def used(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Engine, Path]]:
     """An engine that has done about everything that leaves a file, and a registry's directory."""
     registry = tmp_path / "registry"
