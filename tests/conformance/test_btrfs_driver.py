@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lamina.errors import AlreadyExists, InvalidArgument, NoSuchLayer, StorageFull, Unsupported
+from lamina.errors import AlreadyExists, InvalidArgument, LayerInUse, NoSuchLayer, StorageFull, Unsupported
 from lamina.ids import CacheId
 from lamina.kernel import btrfs as kernel
 from lamina.kernel.durable import sync_filesystem
@@ -186,6 +187,7 @@ class TestQuotas:
         driver.create(CacheId("other"), BASE)
         driver.limit_size(CacheId("other"), 10 << 20)
         driver.remove(CacheId("other"))
+        driver.close()
         drop_removed(ground)
         assert set(groups(ground)) == before
         again = Btrfs(ground / "root")
@@ -296,13 +298,76 @@ class TestSealing:
         with opened(ground) as fd:
             assert kernel.write_errors(fd) == 0
 
+    def test_a_durably_sealed_layer_refuses_writes(self, driver: Btrfs, ground: Path) -> None:
+        driver.seal(RW, durable=False)
+        (driver.tree(RW) / "early").touch()
+        driver.seal(RW)
+        for tree in (driver.tree(RW), Btrfs(ground / "root").tree(RW)):
+            with pytest.raises(OSError, match="Read-only"):
+                (tree / "late").touch()
+
     def test_layers_that_dockerd_left_writable_are_sealed_when_told(self, driver: Btrfs, ground: Path) -> None:
         set_read_only(driver.tree(BASE), read_only=False)
         again = Btrfs(ground / "root")
+        with pytest.raises(LayerInUse, match="not sealed"):
+            again.create(CacheId("child"), BASE)
         again.seal(BASE, durable=False)
-        with pytest.raises(OSError, match="Read-only"):
-            (again.tree(BASE) / "late").touch()
-        again.create(CacheId("child"), BASE)
+        Btrfs(ground / "root").create(CacheId("child"), BASE)
+
+    def test_marks_of_layers_that_are_gone_go_too(self, driver: Btrfs, ground: Path) -> None:
+        driver.seal(RW, durable=False)
+        subprocess.run(["btrfs", "subvolume", "delete", driver.tree(RW)], check=True, capture_output=True)
+        Btrfs(ground / "root")
+        assert os.listdir(ground / "root/btrfs/sealed") == []
+
+
+class TestSpares:
+    def use_twice(self, driver: Btrfs, ground: Path) -> list[str]:
+        """A parent that is used a second time gets a spare; its name in `scratch`."""
+        driver.create(CacheId("second"), BASE)
+        scratch = ground / "root/btrfs/scratch"
+        deadline = time.monotonic() + 20
+        while not os.listdir(scratch):
+            assert time.monotonic() < deadline, "no spare comes"
+        return os.listdir(scratch)
+
+    def test_the_next_child_is_the_spare(self, driver: Btrfs, ground: Path) -> None:
+        (spare,) = self.use_twice(driver, ground)
+        device = (ground / "root/btrfs/scratch" / spare).stat().st_dev
+        # It is seen there a moment before the driver has it to give.
+        children = (CacheId(f"child-{number}") for number in range(100))
+        for child in children:
+            driver.create(child, BASE)
+            if driver.tree(child).stat().st_dev == device:
+                break
+        assert driver.tree(child).stat().st_dev == device
+        assert shown(driver.tree(child)) == shown(driver.tree(BASE))
+        (driver.tree(child) / "mine").touch()
+        found = changes(driver.tree(child), driver.tree(BASE), driver.touched(child, BASE))
+        assert [change.path for change in found] == ["/mine"]
+        with pytest.raises(LayerInUse):
+            driver.remove(BASE)
+        driver.close()
+
+    def test_it_goes_with_its_parent(self, driver: Btrfs, ground: Path) -> None:
+        self.use_twice(driver, ground)
+        driver.remove(RW)
+        driver.remove(CacheId("second"))
+        driver.remove(BASE)
+        assert os.listdir(ground / "root/btrfs/scratch") == []
+        driver.close()
+
+    def test_closing_leaves_none_behind(self, driver: Btrfs, ground: Path) -> None:
+        self.use_twice(driver, ground)
+        driver.close()
+        assert os.listdir(ground / "root/btrfs/scratch") == []
+
+    def test_a_taken_name_costs_only_the_spare(self, driver: Btrfs, ground: Path) -> None:
+        self.use_twice(driver, ground)
+        with pytest.raises(AlreadyExists):
+            driver.create(RW, BASE)
+        assert driver.cache_ids() == {BASE, RW, "second"}
+        driver.close()
 
 
 class TestProbing:

@@ -1,9 +1,10 @@
 """The btrfs driver: every layer is a subvolume, every child a snapshot of its parent (blocking).
 
-`<root>/btrfs/subvolumes/<id>` is the layer and `<root>/btrfs/quotas/<id>` its limit, as dockerd has them. Nothing else
-is recorded, for the file system knows the rest: a snapshot keeps the UUID of what it is a snapshot of, and a sealed
-layer is a read-only subvolume. dockerd never writes into a layer that has children, so it does not mind; layers it made
-become read-only when the layer store opens its root. `scratch/` holds snapshots for moments, and is emptied at start.
+`<root>/btrfs/subvolumes/<id>` is the layer and `<root>/btrfs/quotas/<id>` its limit, as dockerd has them. Who the
+parent is, the file system knows: a snapshot keeps the UUID of what it is a snapshot of. A layer that was sealed durably
+is a read-only subvolume; dockerd never writes into a layer that has children, so it does not mind. One that was not (it
+can be made again, or dockerd made it) has an empty file `sealed/<id>`. `scratch/` holds snapshots for a while, and is
+emptied at start. dockerd ignores both.
 
 dockerd binds its home on itself. Nothing here needs that: containers get the directory of their subvolume.
 Source: moby daemon/graphdriver/btrfs/btrfs.go.
@@ -34,6 +35,7 @@ from lamina.storage.btrfs.changed import changed_since, holds_subvolumes, very_m
 from lamina.storage.btrfs.limits import Limits, opened
 from lamina.storage.btrfs.options import read_options
 from lamina.storage.btrfs.probe import probe
+from lamina.storage.btrfs.spares import Spares
 from lamina.storage.driver import Usage
 from lamina.storage.room import needing_room
 from lamina.storage.usage import usage_of
@@ -48,6 +50,7 @@ class _Layer:
     uuid: bytes
     parent_uuid: bytes
     made_at: int
+    read_only: bool
     sealed: bool
 
 
@@ -69,13 +72,15 @@ class Btrfs:
         probe(home if home.is_dir() else home.parent)
         for directory in (home, home / "subvolumes"):
             make_dirs(directory, 0o710)
-        make_dirs(home / "scratch", 0o700)
-        self._subvolumes, self._scratch = home / "subvolumes", home / "scratch"
+        for directory in (home / "scratch", home / "sealed"):
+            make_dirs(directory, 0o700)
+        self._subvolumes, self._scratch, self._marks = home / "subvolumes", home / "scratch", home / "sealed"
         self._lock = threading.Lock()
         self._layers: dict[CacheId, _Layer] = {}
         self._by_uuid: dict[bytes, CacheId] = {}
         self._children: dict[bytes, set[CacheId]] = {}
         self._limits = Limits(home)
+        self._spares = Spares(self._subvolumes, self._scratch, self._erase)
         self._read_layers()
         for name in os.listdir(self._scratch):
             self._erase(self._scratch, name)
@@ -101,6 +106,8 @@ class Btrfs:
             undo.callback(self._erase, self._subvolumes, cache_id)
             self._note(cache_id)
             undo.pop_all()
+        if parent is not None:
+            self._spares.used(parent)
 
     def attach(self, cache_id: CacheId) -> tuple[Mount, ...]:
         self._limits.apply(cache_id, self._require(cache_id))
@@ -117,12 +124,17 @@ class Btrfs:
 
     def seal(self, cache_id: CacheId, *, durable: bool = True) -> None:
         layer = self._layer(cache_id)
-        with self._opened(cache_id) as fd, needing_room(f"layer {cache_id}"):
-            if not layer.sealed:
-                btrfs.set_read_only(fd, read_only=True)
-                layer.sealed = True
+        with needing_room(f"layer {cache_id}"):
             if durable:
-                self._write_out(cache_id, fd)
+                with self._opened(cache_id) as fd:
+                    if not layer.read_only:
+                        btrfs.set_read_only(fd, read_only=True)
+                    self._write_out(cache_id, fd)
+                layer.read_only = True
+            elif not layer.sealed:
+                # What can be made again shall not wait for a commit, as the flag would: a container's creation does.
+                (self._marks / cache_id).touch(0o600)
+        layer.sealed = True
 
     def remove(self, cache_id: CacheId) -> None:
         if not _ID.fullmatch(cache_id):
@@ -136,8 +148,10 @@ class Btrfs:
             if is_mountpoint(self._subvolumes / cache_id):
                 raise LayerInUse(f"layer {cache_id} is mounted")
             self._layers.pop(cache_id, None)
+        self._spares.drop(cache_id)
         self._erase(self._subvolumes, cache_id)
         self._limits.drop(cache_id)
+        (self._marks / cache_id).unlink(missing_ok=True)
         if layer is not None:
             self._forget(cache_id, layer)
 
@@ -192,7 +206,7 @@ class Btrfs:
         return rows
 
     def close(self) -> None:
-        """Nothing is held open."""
+        self._spares.close()
 
     def _require(self, cache_id: CacheId) -> Path:
         self._layer(cache_id)
@@ -230,6 +244,8 @@ class Btrfs:
                 btrfs.create_subvolume(fd, cache_id)
                 (self._subvolumes / cache_id).chmod(0o755)
                 return
+            if self._spares.take(parent, cache_id):
+                return
             with self._opened(parent) as parent_fd:
                 btrfs.create_snapshot(parent_fd, fd, cache_id)
 
@@ -237,8 +253,11 @@ class Btrfs:
         """Make a subvolume known as a layer."""
         with opened(self._subvolumes / cache_id) as fd:
             found = btrfs.subvolume(fd)
+        is_marked = (self._marks / cache_id).exists()
         with self._lock:
-            self._layers[cache_id] = _Layer(found.uuid, found.parent_uuid, found.made_at, sealed=found.read_only)
+            self._layers[cache_id] = _Layer(
+                found.uuid, found.parent_uuid, found.made_at, found.read_only, sealed=found.read_only or is_marked
+            )
             self._by_uuid[found.uuid] = cache_id
             if any(found.parent_uuid):
                 self._children.setdefault(found.parent_uuid, set()).add(cache_id)
@@ -249,6 +268,9 @@ class Btrfs:
             for entry in listing:
                 if _ID.fullmatch(entry.name) and entry.stat(follow_symlinks=False).st_ino == btrfs.ROOT_INODE:
                     self._note(CacheId(entry.name))
+        for name in os.listdir(self._marks):
+            if name not in self._layers:
+                self._erase(self._marks, name)
 
     def _forget(self, cache_id: CacheId, layer: _Layer) -> None:
         with self._lock:
