@@ -20,7 +20,7 @@ from lamina.kernel.zfs import DEVICE
 _DIFF = 0x5A36
 _OBJECT_TO_STATS = 0x5A38
 
-# zfs_cmd_t: 14 KiB; the kernel reads and writes all of it
+# zfs_cmd_t has less than 14 KiB; the kernel reads and writes all of it, and a later one may have more
 _COMMAND_BYTES = 1 << 15
 _NAME = 0
 _VALUE = 4144
@@ -79,7 +79,7 @@ class Objects:
         command = _command(dataset)
         _put(command, _OBJECT, struct.pack("=Q", number))
         self._call(_OBJECT_TO_STATS, command, dataset)
-        return os.fsdecode(bytes(command[_VALUE : _VALUE + _VALUE_BYTES]).split(b"\0", 1)[0])
+        return os.fsdecode(bytes(command[_VALUE : command.index(0, _VALUE, _VALUE + _VALUE_BYTES)]))
 
     def _call(self, number: int, command: bytearray, dataset: str) -> None:
         if _ioctl(self._fd, number, _Buffer.from_buffer(command)) != 0:

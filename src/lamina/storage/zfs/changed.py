@@ -14,16 +14,15 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from lamina.kernel import libc, zfs
+from lamina.kernel import zfs
 from lamina.kernel.zfs_objects import Objects
 from lamina.rootfs.diff import Touched
 from lamina.storage.zfs.datasets import BETWEEN_MARK, origin_of
 from lamina.storage.zfs.usage import looking_into
 
-_MOST = 20_000
-"""From here on asking where each of them is takes longer than looking at every file."""
-_GONE = frozenset({errno.ENOENT, errno.ESTALE, errno.EINVAL, errno.ENOTSUP})
-_SWAPPED = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EXDEV})
+_DEARER = 10
+"""Asking where one object is takes as long as seeing so many names in a listing."""
+_NO_FILE = frozenset({errno.ENOENT, errno.ESTALE, errno.EINVAL, errno.ENOTSUP})
 
 
 def touched_since_cloned(dataset: str) -> Touched | None:
@@ -38,9 +37,10 @@ def touched_since_cloned(dataset: str) -> Touched | None:
             if error.errno in {errno.ENOTTY, errno.EINVAL, errno.EXDEV, errno.ENOENT}:
                 return None  # another ZFS than we know, or another history
             raise
-        if len(numbers) > _MOST:
-            return Touched(frozenset(numbers))
         with looking_into(snapshot) as root:
+            room = os.statvfs(root)
+            if len(numbers) * _DEARER > room.f_files - room.f_ffree:
+                return Touched(frozenset(numbers))
             return Touched(frozenset(numbers), _above(objects, snapshot, numbers, os.fspath(root)))
 
 
@@ -57,46 +57,28 @@ def _as_it_is(dataset: str) -> Iterator[str]:
 
 def _above(objects: Objects, snapshot: str, numbers: list[int], root: str) -> frozenset[int] | None:
     """The directories that objects lie in, up to the root; None when one of them has a second name somewhere."""
-    root_fd = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        directories = {""}
-        for number in numbers:
-            try:
-                path = objects.path(snapshot, number)
-            except OSError as error:
-                if error.errno in _GONE:
-                    continue  # none of a file: the tables that ZFS itself keeps
-                raise
-            status = _status(root_fd, path)
-            if status is None:
-                continue  # an extended attribute; its file was written too
-            if not stat.S_ISDIR(status.st_mode) and status.st_nlink > 1:
-                return None
-            directories.update(_parents(path))
-        found = (_status(root_fd, directory) for directory in directories)
-        return frozenset(status.st_ino for status in found if status is not None)
-    finally:
-        os.close(root_fd)
-
-
-def _parents(path: str) -> Iterator[str]:
-    while path := path.rpartition("/")[0]:
-        yield path
-
-
-def _status(root_fd: int, path: str) -> os.stat_result | None:
-    try:
-        fd = libc.openat2(
-            root_fd,
-            path.lstrip("/") or ".",
-            os.O_PATH | os.O_NOFOLLOW,
-            resolve=libc.RESOLVE_BENEATH | libc.RESOLVE_NO_XDEV,
-        )
-    except OSError as error:
-        if error.errno in _SWAPPED:
+    directories = {""}
+    for number in numbers:
+        try:
+            path = objects.path(snapshot, number)
+        except OSError as error:
+            if error.errno in _NO_FILE:
+                continue  # a table that ZFS itself keeps
+            raise
+        status = _status(root, path)
+        if status is None:
+            continue  # an extended attribute; its file was written too
+        if not stat.S_ISDIR(status.st_mode) and status.st_nlink > 1:
             return None
-        raise
+        while (path := path.rpartition("/")[0]) not in directories:
+            directories.add(path)
+    found = (_status(root, directory) for directory in directories)
+    return frozenset(status.st_ino for status in found if status is not None)
+
+
+def _status(root: str, path: str) -> os.stat_result | None:
+    """By name, for the kernel has just said it, and nobody can change a snapshot."""
     try:
-        return os.fstat(fd)
-    finally:
-        os.close(fd)
+        return os.lstat(f"{root}/{path}")
+    except (FileNotFoundError, NotADirectoryError):
+        return None
