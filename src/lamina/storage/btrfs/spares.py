@@ -19,7 +19,7 @@ from lamina.kernel.libc import RENAME_NOREPLACE, renameat2
 from lamina.storage.btrfs.limits import opened
 
 _MUCH = 2
-_PAUSE_S = 0.02
+_PAUSE_S = 0.1
 _MOST = 16
 """Spares at a time: each is a few kilobytes of metadata until its parent changes, which it never does."""
 
@@ -86,7 +86,7 @@ class Spares:
 
     def _make(self, parent: CacheId) -> None:
         with self._lock:
-            # Commits wait for each other, and the child's maker wants the next layer right away.
+            # Commits wait for each other, and the child's maker has more to write right away.
             self._lock.wait_for(lambda: not self._is_wanted(parent), _PAUSE_S)
             is_wanted = self._is_wanted(parent)
         name = self._snapshot(parent) if is_wanted else None
