@@ -24,8 +24,9 @@ class Mount:
 
     `helper` is a program with its arguments that mounts the file system instead of mount(2), as mount(8)'s mount
     helpers do: it ends with status 0 once `target` is mounted, and leaves behind whatever serves it; anything else is a
-    failure, told on its standard error. It is started in `cwd`. `flush` is a program to run before the unmount where it
-    is installed (auplink(8) of aufs). Both are run by `storage/mount_helper.py`.
+    failure, told on its standard error. It is started in `cwd`. Where `factory` is not 0, that many of its words and
+    `--factory FD` start a process that mounts many (`unionfs/factory.py`). `flush` is a program to run before the
+    unmount where it is installed (auplink(8) of aufs). All are run by `storage/mount_helper.py` and `mount_factory.py`.
     """
 
     fstype: str
@@ -35,6 +36,7 @@ class Mount:
     data: str = ""
     cwd: Path | None = None
     helper: tuple[str, ...] = ()
+    factory: int = 0
     flush: tuple[str, ...] = ()
 
 

@@ -16,7 +16,7 @@ from lamina.kernel import libc
 from lamina.kernel.mounts import Mount, is_mountpoint, mount, unmount
 from lamina.programs.run import installed, run, signal_name
 
-_PATIENCE_S = 30.0
+PATIENCE_S = 30.0
 _SAID_CHARACTERS = 2000
 _FLUSHES = 5
 _NOT_MOUNTED = frozenset({errno.EINVAL, errno.ENOENT})
@@ -62,7 +62,7 @@ def take_down(mounts: Sequence[Mount]) -> None:
 
 
 def _run_helper(wanted: Mount) -> None:
-    done = run(wanted.helper, timeout=_PATIENCE_S, cwd=wanted.cwd, new_session=True, check=False)
+    done = run(wanted.helper, timeout=PATIENCE_S, cwd=wanted.cwd, new_session=True, check=False)
     said = done.stderr.decode(errors="replace").strip()[-_SAID_CHARACTERS:]
     what = f"{wanted.fstype} could not be mounted on {wanted.target}"
     if done.status != 0:

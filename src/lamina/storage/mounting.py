@@ -19,7 +19,8 @@ from lamina.errors import Conflict, NoSuchLayer, Unavailable
 from lamina.ids import CacheId
 from lamina.kernel.mounts import is_mountpoint, is_served
 from lamina.storage.driver import StorageDriver
-from lamina.storage.mount_helper import carry_out, take_down
+from lamina.storage.mount_factory import MountFactories
+from lamina.storage.mount_helper import take_down
 
 
 @dataclass(slots=True)
@@ -41,6 +42,7 @@ class Mounts:
 
     def __init__(self, driver: StorageDriver) -> None:
         self._driver = driver
+        self._factories = MountFactories()
         self._lock = threading.Lock()
         self._uses: dict[CacheId, _Use] = {}
 
@@ -151,7 +153,7 @@ class Mounts:
         with ExitStack() as undo:
             undo.callback(self._driver.detach, cache_id)
             for wanted in self._driver.attach(cache_id):
-                carry_out(wanted)
+                self._factories.carry_out(wanted)
                 undo.callback(take_down, (wanted,))
             undo.pop_all()
 

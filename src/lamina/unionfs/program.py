@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from lamina.errors import InvalidArgument, LaminaError
 from lamina.kernel import libc
+from lamina.unionfs import factory
 from lamina.unionfs.mounting import Union, mount
 from lamina.unionfs.options import Options, parse
 
@@ -34,6 +35,7 @@ Options:
   --foreground    Serve in this process instead of one in the background.
   --ready-fd N    Write a line to descriptor N when the mount works, and close it.
   --log FILE      Where to tell of failures.  [default: nowhere; stderr in the foreground]
+  --factory FD    Mount nothing yet: serve requests that come over socket FD, each with words as above.
   -h, --help      Show this message and exit.
 """
 
@@ -53,6 +55,8 @@ def main(words: list[str]) -> int:
         sys.stdout.write(USAGE)
         return 0
     try:
+        if words[:1] == ["--factory"] and len(words) > 1 and words[1].isdecimal():
+            return factory.serve(int(words[1]), _serve_and_tell)
         asked = _read(words)
         options = parse(asked.options)
         return _foreground(asked, options) if asked.foreground else _background(asked, options)
@@ -132,6 +136,22 @@ def _background(asked: _Words, options: Options) -> int:
         status = 125 if isinstance(error, InvalidArgument) else 1
     finally:
         os._exit(status)
+
+
+def _serve_and_tell(words: list[str], tell_fd: int) -> int:
+    """As a child of the factory: mount, tell over a descriptor how that went, and serve."""
+    os.setsid()
+    try:
+        asked = _read(words)
+        union = mount(parse(asked.options), asked.target, _logger(asked.log))
+    except LaminaError as error:
+        os.write(tell_fd, (f"{error}" + (f"; {error.hint}" if error.hint else "")).encode(errors="replace"))
+        return 1
+    _into_background()
+    os.write(tell_fd, b"ready\n")
+    os.close(tell_fd)
+    _serve(asked, union)
+    return 0
 
 
 def _serve(asked: _Words, union: Union) -> None:

@@ -49,7 +49,7 @@ def union_mount(own: CacheId, lowers: Sequence[CacheId], diffs: Path, target: Pa
     options = ("ro," if sealed else "") + f"fsname=none,takeover,br:{':'.join(branches)}"
     # -P: the working directory, where images put names, is no place to import from.
     helper = (sys.executable, "-P", "-m", "lamina", "unionfs", "-o", options, os.fspath(target))
-    return Mount(FUSE_TYPE, "none", target, cwd=diffs, helper=helper)
+    return Mount(FUSE_TYPE, "none", target, cwd=diffs, helper=helper, factory=helper.index("-o"))
 
 
 def _pages(first: str, lowers: Sequence[str], room: int) -> list[str]:
