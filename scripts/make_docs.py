@@ -2,8 +2,9 @@
 
     scripts/make_docs.py errors api            print docs/errors.md and docs/api.md
     scripts/make_docs.py errors api --write    write them
+    scripts/make_docs.py drivers --from build/test-results --write    docs/drivers.md, from the results of make test
 
-A house test fails when a page is not what this prints.
+A house test fails when a page is not what this prints; docs/drivers.md must have the cases of today.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import pkgutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+
+import drivers_page
 
 import lamina
 from lamina import errors
@@ -135,6 +138,13 @@ PAGES = {"errors": errors_page, "api": api_page}
 
 
 def main(words: list[str]) -> int:
+    if words[:2] == ["drivers", "--from"] and len(words) > 2:
+        made = drivers_page.page(Path(words[2]))
+        if words[3:] == ["--write"]:
+            drivers_page.PAGE.write_text(made)
+        else:
+            print(made, end="")
+        return 0
     names = [word for word in words if not word.startswith("-")]
     if not names or not set(names) <= set(PAGES) or not set(words) - set(names) <= {"--write"}:
         print(__doc__, file=sys.stderr)

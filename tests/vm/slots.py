@@ -15,20 +15,23 @@ SLOTS = 2
 
 @contextmanager
 def slot() -> Iterator[int]:
-    """A slot, waited for: a descriptor whose holders, children included, hold it until the last of them ends."""
-    places = [cache.root() / f".slot-{number}.lock" for number in range(SLOTS)]
-    cache.root().mkdir(parents=True, exist_ok=True)
+    """A slot, waited for in line: a descriptor whose holders, children included, keep the slot until the last ends."""
+    with cache.held(cache.root() / ".slots.lock"):  # the first in line; the kernel wakes the others in their order
+        file = _first_free()
+    try:
+        yield file
+    finally:
+        os.close(file)
+
+
+def _first_free() -> int:
     while True:
-        for place in places:
-            file = os.open(place, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        for number in range(SLOTS):
+            file = os.open(cache.root() / f".slot-{number}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 os.close(file)
-                continue
-            try:
-                yield file
-            finally:
-                os.close(file)
-            return
+            else:
+                return file
         time.sleep(0.2)
