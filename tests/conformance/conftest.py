@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
+from lamina.errors import LaminaError
 from lamina.ids import CacheId
 from lamina.kernel.mounts import mount_table, unmount
 from lamina.rootfs.diff import Change, Touched, changes
@@ -30,12 +31,21 @@ class Bench:
     def __init__(self, host: Host, root: Path) -> None:
         self.host = host
         self.root = root
+        self.opened: list[StorageDriver] = []
         self.reopen()
 
     def reopen(self) -> None:
         """As after a daemon was killed: nothing is remembered but what is on disk and mounted."""
         self.driver: StorageDriver = self.host.open(self.root)
+        self.opened.append(self.driver)
         self.mounts = Mounts(self.driver)
+
+    def close(self) -> None:
+        """End the driver; then those before it, which a daemon that is killed takes along: one may have a timer yet."""
+        self.driver.close()
+        for driver in self.opened[:-1]:
+            with suppress(LaminaError, OSError):
+                driver.close()
 
     def layer(self, name: str, parent: str | None = None, *edits: Edit, sealed: bool = False) -> CacheId:
         cache_id = CacheId(name)
@@ -91,7 +101,7 @@ def benched(host: Host, ground_of: Ground, place: Path) -> Iterator[Bench]:
         try:
             yield found
         finally:
-            found.driver.close()
+            found.close()
             left = [mounted for mounted in mounts_below(place) if mounted not in before]
             for mounted in reversed(left):
                 unmount(Path(mounted), detach=True)

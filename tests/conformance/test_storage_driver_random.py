@@ -205,7 +205,7 @@ class Layers(RuleBasedStateMachine):
         try:
             for name in self.parents:
                 self.compare(name)
-            self.bench.driver.close()
+            self.bench.close()
             assert self.left_mounted() == []
         finally:
             for place in reversed(self.left_mounted()):

@@ -143,6 +143,16 @@ def unshare(flags: int) -> None:
     _check(_libc.unshare(flags))
 
 
+def quotactl(operation: int, device: StrOrBytesPath, identity: int, data: bytes) -> bytes:
+    """Ask or tell a file system about a quota; `data` as the kernel left it.
+
+    Source: quotactl(2).
+    """
+    buffer = ctypes.create_string_buffer(data, len(data))
+    _check(_libc.quotactl(operation, os.fsencode(device), identity, buffer), device)
+    return buffer.raw
+
+
 def syncfs(fd: int) -> None:
     """Write out everything the file system of `fd` holds in memory.
 

@@ -21,7 +21,15 @@ from lamina.oci.digest import ChainId
 from lamina.rootfs.diff import Change, Touched, changes
 from lamina.rootfs.own_changes import own_changes
 from lamina.rootfs.remove import remove_tree
-from lamina.storage.driver import KeepsUpper, LimitsSize, StorageDriver, TellsChanges, Usage, WhiteoutDialect
+from lamina.storage.driver import (
+    KeepsUpper,
+    LimitsByDefault,
+    LimitsSize,
+    StorageDriver,
+    TellsChanges,
+    Usage,
+    WhiteoutDialect,
+)
 from lamina.storage.mounting import Mounts
 
 _MAX_PATTERNS = 1024
@@ -97,6 +105,8 @@ class RwLayers:
                 # Not synced: it can be made again, and a container's creation must not wait for the disk.
                 self._driver.seal(init_id, durable=False)
             self._driver.create(mount_id, init_id or below)
+            if limit_bytes is None and isinstance(self._driver, LimitsByDefault):
+                limit_bytes = self._driver.default_limit_bytes
             if limit_bytes is not None:
                 self._limit(mount_id, limit_bytes)
         except BaseException:

@@ -76,7 +76,8 @@ class LayerStore:
         self._holds = Holds()
         self._rw = RwLayers(directory / "mounts", driver, mounts)
         self._upper = keeps_upper(driver)
-        self.can_stage_early = isinstance(driver, Rebases)
+        # Through a mount, what a layer deletes can only be deleted where its parent shows it.
+        self.can_stage_early = isinstance(driver, Rebases) and self._upper is not None
 
     # --- reading what is there -------------------------------------------------------------------------------------
 

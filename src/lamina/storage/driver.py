@@ -123,7 +123,18 @@ class LimitsSize(Protocol):
     """A driver that can bound one layer."""
 
     def limit_size(self, cache_id: CacheId, limit_bytes: int) -> None:
-        """Writes beyond `limit_bytes` fail with EDQUOT or ENOSPC from now on."""
+        """Writes beyond `limit_bytes` fail with EDQUOT or ENOSPC from now on.
+
+        Raises:
+            Unsupported: the file system of this data root cannot, although others could.
+        """
+
+
+@runtime_checkable
+class LimitsByDefault(Protocol):
+    """A driver that was given a limit for every writable layer that asks for none of its own."""
+
+    default_limit_bytes: int | None
 
 
 @runtime_checkable

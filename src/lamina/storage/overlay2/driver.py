@@ -7,11 +7,12 @@ used as a path. Source: moby daemon/graphdriver/overlay2/overlay.go.
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import threading
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
@@ -46,12 +47,14 @@ from lamina.storage.overlay2.records import (
     read_records,
     write_small,
 )
+from lamina.storage.overlay2.soundness import mend, mend_lowers, require_sound
+from lamina.storage.quota_control import QuotaControl, control_of, size_option
 from lamina.storage.room import needing_room
 from lamina.storage.usage import usage_of
 
 _LAYER_MODE = 0o710
 _ROOMY = (Path("/run"), Path("/dev/shm"), Path("/tmp"))
-_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
+_log = logging.getLogger(__name__)
 
 
 class Overlay2:
@@ -66,7 +69,7 @@ class Overlay2:
             Unsupported: overlay does not work here.
             InvalidArgument: an option this driver does not know.
         """
-        _check_options(options or {})
+        self.default_limit_bytes = _default_limit(options or {})
         home = Path(os.path.realpath(root)) / self.name
         make_dirs(home.parent, 0o710)
         self._features = _probed(home)
@@ -74,19 +77,24 @@ class Overlay2:
             make_dirs(home, 0o710)
         spread_directories(home)
         make_dirs(home / links.LINK_DIR, 0o700)
+        self._quota = self._open_quota(home)
         self._home = home
         self._path = os.fspath(home)
         self._always_relative = re.search(r"[,:\\]", self._path) is not None  # overlay's own separators
         self._lock = threading.Lock()
         user = self._features.user_xattr
         self._records = read_records(self._path)
+        mended = mend_lowers(self._path, self._records.values())
         self._merged = MergedLayers(home, OverlayMarks("user.overlay." if user else "trusted.overlay."))
         self._merged.load(self._records.values())
+        self.warnings = mended + mend(self._path, self._records.values())
+        for warning in self.warnings:
+            _log.warning("%s", warning)
         drop_leftovers(self._path, self._records.keys() | self._merged.cache_ids())
         self._children: dict[str, set[CacheId]] = {}  # link of the parent → its children
         for record in self._records.values():
             self._note_parent(record)
-        self.dialect = WhiteoutDialect.OVERLAY_USERXATTR if user else WhiteoutDialect.OVERLAY
+        self.dialect = _dialect(self._features)
 
     @property
     def features(self) -> Features:
@@ -94,7 +102,7 @@ class Overlay2:
         return self._features
 
     def create(self, cache_id: CacheId, parent: CacheId | None) -> None:
-        if not _ID.fullmatch(cache_id) or not names_a_layer(cache_id):
+        if not names_a_layer(cache_id):
             raise InvalidArgument(f"invalid layer id {cache_id!r}")
         record = Record(cache_id, links.short_link(os.urandom(17)), "", sealed=False)
         directory = f"{self._path}/{cache_id}"
@@ -114,8 +122,11 @@ class Overlay2:
 
     def attach(self, cache_id: CacheId) -> tuple[Mount, ...]:
         record = self._record(cache_id)
+        require_sound(self._path, record)
         if not record.lower:
             return ()
+        if not record.sealed:
+            _make_work(f"{self._path}/{cache_id}/work")
         merged = f"{self._path}/{cache_id}/merged"
         with suppress(FileExistsError):
             os.mkdir(merged, 0o700)
@@ -182,7 +193,8 @@ class Overlay2:
         if record.link:  # an empty one would name the whole `l/` directory
             with suppress(FileNotFoundError):
                 os.unlink(link_place(self._path, record.link))
-        remove_tree(Path(directory))
+        with self._quota.forgetting(Path(directory)) if self._quota else nullcontext():
+            remove_tree(Path(directory))
         self._merged.leave(record.lower, record.link)
 
     def cache_ids(self) -> frozenset[CacheId]:
@@ -214,6 +226,17 @@ class Overlay2:
             ("userxattr", _go_bool(value=features.user_xattr)),
         )
 
+    def limit_size(self, cache_id: CacheId, limit_bytes: int) -> None:
+        record = self._record(cache_id)
+        if self._quota is None:
+            raise Unsupported(
+                "--storage-opt is supported only for overlay over xfs with 'pquota' mount option",
+                hint="put the data root on xfs, or on ext4 made with -O project,quota, mounted with prjquota",
+            )
+        directory = self._home / cache_id
+        owned = [directory, directory / "diff", *([directory / "work"] if record.lower else [])]
+        self._quota.limit(owned, limit_bytes)
+
     def close(self) -> None:
         """Nothing is held open."""
 
@@ -227,6 +250,18 @@ class Overlay2:
             return lower_directories(self._home, links.lower_links(record.lower))
         except OSError as error:
             raise CorruptRecord(f"layer {cache_id} names a layer below it that is gone: {error.filename}") from error
+
+    def _open_quota(self, home: Path) -> QuotaControl | None:
+        if self._features.backing not in {"xfs", "extfs"} or self._features.user_xattr:
+            found = None
+        else:
+            found = control_of(home)
+        if found is None and self.default_limit_bytes:
+            raise Unsupported(
+                "Storage option overlay2.size not supported. Filesystem does not support Project Quota",
+                hint="put the data root on xfs mounted with pquota, or leave the option out",
+            )
+        return found
 
     def _fill(self, record: Record, directory: str, undo: ExitStack) -> None:
         fd = _open_directory(directory)
@@ -277,7 +312,7 @@ class Overlay2:
 
     def _find(self, cache_id: CacheId) -> Record | None:
         record = self._records.get(cache_id)
-        if record is None and _ID.fullmatch(cache_id) and names_a_layer(cache_id):
+        if record is None and names_a_layer(cache_id):
             record = read_record(self._path, cache_id)
             if record is not None:
                 with self._lock:
@@ -329,16 +364,32 @@ def _probed(home: Path) -> Features:
         raise
 
 
-def _check_options(options: Mapping[str, str]) -> None:
-    for key in options:
-        if key == "overlay2.size":
-            raise Unsupported("overlay2.size is not built yet: it needs project quotas on xfs")
-        if key != "overlay2.override_kernel_check":
-            raise InvalidArgument(f"unknown option {key} of storage driver overlay2")
+def _dialect(features: Features) -> WhiteoutDialect:
+    """Without native diff an upper directory tells only half: then layers are filled and told through their mounts."""
+    if not features.native_diff:
+        return WhiteoutDialect.NONE
+    return WhiteoutDialect.OVERLAY_USERXATTR if features.user_xattr else WhiteoutDialect.OVERLAY
+
+
+def _default_limit(options: Mapping[str, str]) -> int | None:
+    """`overlay2.size`, the only option that does something; dockerd's `overlay2.override_kernel_check` does not."""
+    limit = None
+    for key, value in options.items():
+        if key.lower() == "overlay2.size":
+            limit = size_option(key, value)
+        elif key.lower() != "overlay2.override_kernel_check":
+            raise InvalidArgument(f"unknown option {key} of storage driver overlay2", hint="known: overlay2.size")
+    return limit
 
 
 def _open_directory(path: str) -> int:
     return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+
+
+def _make_work(path: str) -> None:
+    """The kernel's own, which holds nothing that counts: one that is lost is made again."""
+    if not os.path.isdir(path):
+        os.mkdir(path, 0o700)
 
 
 def _make_directory(parent_fd: int, name: str, mode: int) -> None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import errno
 import os
+import re
+import stat
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +20,7 @@ from lamina.rootfs.remove import remove_tree
 from lamina.storage.overlay2.links import LINK_DIR, is_link, is_lower
 
 _LONGEST = 8192
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 
 
 @dataclass(slots=True)
@@ -42,9 +45,9 @@ def read_record(home: str, cache_id: CacheId) -> Record | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     try:
-        link, lower = _text(fd, "link"), _text(fd, "lower")
-        sound = not lower or is_lower(lower)
-        return Record(cache_id, link if is_link(link) else "", lower, _exists(fd, "committed"), sound)
+        link, lower = _text(fd, "link") or "", _text(fd, "lower")
+        sound = lower == "" or (lower is not None and is_lower(lower))
+        return Record(cache_id, link if is_link(link) else "", lower or "", _exists(fd, "committed"), sound)
     finally:
         os.close(fd)
 
@@ -70,7 +73,7 @@ def drop_leftovers(home: str, present: Collection[CacheId]) -> None:
     """Remove what a crash left: short names of layers that are gone, and our own probes' directories."""
     links = os.path.join(home, LINK_DIR)
     for name in os.listdir(links):
-        layer, _, last = _target(os.path.join(links, name)).removeprefix("../").partition("/")
+        layer, _, last = (pointed_at(os.path.join(links, name)) or "").removeprefix("../").partition("/")
         if last == "diff" and layer not in present:
             os.unlink(os.path.join(links, name))
     for name in os.listdir(home):
@@ -87,7 +90,9 @@ _PROBE_PREFIXES = ("check-overlayfs-support", "opaque-bug-check", "metacopy-chec
 
 
 def names_a_layer(name: str) -> bool:
-    """Not everything in the home is one."""
+    """Not everything in the home is one: `l`, what probes left, merged layers, `lost+found`."""
+    if not _ID.fullmatch(name):
+        return False
     return (
         name != LINK_DIR
         and not name.startswith((*_PROBE_PREFIXES, REMOVING_PREFIX))
@@ -117,12 +122,19 @@ def lower_directories(home: Path, lower: tuple[str, ...]) -> tuple[Path, ...]:
     return tuple(Path(os.path.normpath(links / os.readlink(links / link))) for link in lower)
 
 
-def _text(directory_fd: int, name: str) -> str:
+def _text(directory_fd: int, name: str) -> str | None:
+    """What a small file holds: nothing when it is not there, None when something else has its name."""
     try:
-        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory_fd)
+        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory_fd)
     except FileNotFoundError:
         return ""
+    except OSError as error:
+        if error.errno in {errno.ELOOP, errno.ENXIO}:  # a symlink, a socket
+            return None
+        raise
     try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            return None
         return os.read(fd, _LONGEST).decode("ascii", "replace").strip()
     finally:
         os.close(fd)
@@ -140,15 +152,15 @@ def _find_links(home: str, lost: list[Record]) -> None:
     wanted = {f"../{record.cache_id}/diff": record for record in lost}
     links = os.path.join(home, LINK_DIR)
     for name in os.listdir(links):
-        if is_link(name) and (record := wanted.get(_target(os.path.join(links, name)))) is not None:
+        if is_link(name) and (record := wanted.get(pointed_at(os.path.join(links, name)) or "")) is not None:
             record.link = name
 
 
-def _target(path: str) -> str:
-    """Where a symlink points; empty for anything else."""
+def pointed_at(path: str) -> str | None:
+    """Where a symlink points; None for anything else, or nothing."""
     try:
         return os.readlink(path)
     except OSError as error:
-        if error.errno == errno.EINVAL:
-            return ""
+        if error.errno in {errno.EINVAL, errno.ENOENT}:
+            return None
         raise

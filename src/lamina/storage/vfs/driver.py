@@ -10,24 +10,27 @@ import os
 import re
 import threading
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, nullcontext, suppress
 from pathlib import Path
 from typing import ClassVar
 
 from lamina.errors import AlreadyExists, InvalidArgument, LayerInUse, NoSuchLayer, Unsupported
 from lamina.ids import CacheId
+from lamina.kernel import libc
 from lamina.kernel.durable import make_dirs, sync_filesystem, write_file_lazy
 from lamina.kernel.mounts import Mount, is_mountpoint
 from lamina.kernel.placement import spread_directories
+from lamina.kernel.quota import project_of
 from lamina.rootfs.copytree import copy_tree
 from lamina.rootfs.diff import change_usage
 from lamina.rootfs.remove import remove_tree
 from lamina.storage.driver import Usage
+from lamina.storage.quota_control import QuotaControl, control_of, size_option
 from lamina.storage.room import needing_room
 from lamina.storage.usage import usage_of
 
+_LIMITING = "limiting"
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
-_OPTIONS = frozenset({"size", "vfs.xattrs"})
 
 
 class Vfs:
@@ -41,10 +44,7 @@ class Vfs:
         Raises:
             InvalidArgument: an option this driver does not know.
         """
-        for key in options or {}:
-            if key in _OPTIONS:
-                raise Unsupported(f"option {key} of storage driver vfs is not built yet")
-            raise InvalidArgument(f"unknown option {key} of storage driver vfs")
+        self.default_limit_bytes = _default_limit(options or {})
         home = Path(os.path.realpath(root)) / self.name
         make_dirs(home.parent, 0o710)
         for directory in (home, home / "dir"):
@@ -52,6 +52,9 @@ class Vfs:
         spread_directories(home / "dir")
         for directory in (home / "sealed", home / "parents"):
             make_dirs(directory, 0o700)
+        remove_tree(home / _LIMITING)
+        self._home = home
+        self._quota = self._open_quota()
         self._layers, self._sealed_dir, self._parents_dir = home / "dir", home / "sealed", home / "parents"
         self._lock = threading.Lock()
         self._sealed, self._parents = self._read_records()
@@ -106,7 +109,30 @@ class Vfs:
                 raise LayerInUse(f"layer {cache_id} is the parent of {children} layer(s)")
             if is_mountpoint(self._layers / cache_id):
                 raise LayerInUse(f"layer {cache_id} is mounted")
-        self._erase(cache_id)
+        with self._quota.forgetting(self._layers / cache_id) if self._quota else nullcontext():
+            self._erase(cache_id)
+
+    def limit_size(self, cache_id: CacheId, limit_bytes: int) -> None:
+        """The limit counts the copy of the parent too, as in Docker; the layer is copied again, into its project."""
+        layer = self._require(cache_id)
+        if self._quota is None:
+            raise Unsupported(
+                "--storage-opt is supported only for vfs over a file system with project quotas",
+                hint="put the data root on xfs mounted with pquota, or on ext4 with -O project,quota and prjquota",
+            )
+        if project_of(layer):
+            self._quota.limit([layer], limit_bytes)
+            return
+        make_dirs(self._home / _LIMITING, 0o700)
+        limited = self._home / _LIMITING / cache_id
+        with needing_room(f"layer {cache_id} within its limit"), ExitStack() as undo:
+            limited.mkdir(0o700)
+            undo.callback(remove_tree, limited)
+            self._quota.limit([limited], limit_bytes)
+            copy_tree(layer, limited)
+            libc.renameat2(limited, layer, libc.RENAME_EXCHANGE)
+            undo.pop_all()
+        remove_tree(limited)
 
     def cache_ids(self) -> frozenset[CacheId]:
         return frozenset(CacheId(name) for name in os.listdir(self._layers))
@@ -128,6 +154,15 @@ class Vfs:
 
     def close(self) -> None:
         """Nothing is held open."""
+
+    def _open_quota(self) -> QuotaControl | None:
+        found = control_of(self._home)
+        if found is None and self.default_limit_bytes:
+            raise Unsupported(
+                "Storage option size not supported. Filesystem does not support Project Quota",
+                hint="put the data root on xfs mounted with pquota, or leave the option out",
+            )
+        return found
 
     def _require(self, cache_id: CacheId) -> Path:
         path = self._layers / cache_id
@@ -172,3 +207,19 @@ class Vfs:
             for name in os.listdir(self._parents_dir)
         }
         return sealed, {child: parent for child, parent in parents.items() if parent in present}
+
+
+def _default_limit(options: Mapping[str, str]) -> int | None:
+    """`size`, which bounds every writable layer."""
+    limit = None
+    for key, value in options.items():
+        if key in {"size", "vfs.size"}:
+            limit = size_option(key, value)
+        elif key == "vfs.xattrs":
+            raise Unsupported(
+                "option vfs.xattrs of storage driver vfs is not served: attributes are kept, or their loss is told",
+                hint="put the data root on a file system that keeps extended attributes: ext4, xfs or btrfs",
+            )
+        else:
+            raise InvalidArgument(f"unknown option {key} of storage driver vfs", hint="known: size")
+    return limit
