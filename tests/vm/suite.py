@@ -36,7 +36,7 @@ class Guest:
     modules: tuple[str, ...]
     memory_mb: int = 1536
     disk_mb: int = 12288
-    timeout_s: float = 1800
+    timeout_s: float = 3600
 
 
 GUESTS = (
