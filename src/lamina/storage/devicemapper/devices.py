@@ -291,7 +291,7 @@ class Devices:
         """No writes reach the device meanwhile, and a file system on it is whole."""
         kernel_name = self.kernel_name(name)
         device = self._mapper.find(kernel_name)
-        if device is None or not device.users:  # no I/O can be on its way
+        if device is None:
             yield
             return
         try:

@@ -40,7 +40,6 @@ from lamina.storage.devicemapper.base_device import Base, check_size, grow_layer
 from lamina.storage.devicemapper.devices import Devices
 from lamina.storage.devicemapper.directlvm import pool_from_lvm
 from lamina.storage.devicemapper.keyed import KeyedLocks
-from lamina.storage.devicemapper.lingering import Lingering
 from lamina.storage.devicemapper.marks import Marks
 from lamina.storage.devicemapper.metadata import Metadata
 from lamina.storage.devicemapper.mountoptions import split_options
@@ -95,7 +94,6 @@ class DeviceMapperDriver:
             undo.pop_all()
         for warning in self.warnings:
             _LOG.warning("%s", warning)
-        self._lingering = Lingering(_prefix(self._home), self._let_go)
         self._put_off = set(self._devices.deleted())
         self._retry_deleted()
 
@@ -149,7 +147,6 @@ class DeviceMapperDriver:
     def attach(self, cache_id: CacheId) -> tuple[Mount, ...]:
         name = self._require(cache_id)
         with self._each.locked(name):
-            self._lingering.keep(name)
             device = self._devices.activate(name)
             if name not in self._attached and name in self._taken:
                 self._used_before[name] = self._devices.pool.status().data_used
@@ -184,7 +181,7 @@ class DeviceMapperDriver:
             if name in self._attached:
                 self._attached.discard(name)
                 self._note_taken(name)
-            self._lingering.add(name)
+            self._devices.deactivate(name)
 
     def seal(self, cache_id: CacheId, *, durable: bool = True) -> None:
         self._require(cache_id)
@@ -205,7 +202,6 @@ class DeviceMapperDriver:
                     self._devices.forget(name)
                 return
             self._refuse_used(cache_id)
-            self._lingering.keep(name)
             little = self._taken.pop(name, _LITTLE_BLOCKS) < _LITTLE_BLOCKS
             gone = self._devices.delete(name, discards=not little)
             with self._lock:
@@ -262,7 +258,6 @@ class DeviceMapperDriver:
         with self._lock:
             if self._mapper.is_closed:
                 return
-            self._lingering.forget_all()
             told = DeviceSet(self._devices.next_device_id, self._base.uuid, self._base.fstype)
             with suppress(OSError):  # a full disk must not keep the daemon from ending
                 self._devices.metadata.write_device_set(told)
@@ -332,9 +327,8 @@ class DeviceMapperDriver:
         name = self._require(cache_id)
         with ExitStack() as stack:
             with self._each.locked(name):
-                self._lingering.keep(name)
                 device = self._devices.activate(name)
-                stack.callback(self._lingering.add, name)
+                stack.callback(self._let_go, name)
                 top = stack.enter_context(
                     mounted_apart(self._base.fstype, device.node, options=self._data, read_only=read_only)
                 )
@@ -342,7 +336,7 @@ class DeviceMapperDriver:
 
     def _let_go(self, name: str) -> None:
         """The device goes unless the layer is mounted; while somebody looks into it, it goes with that look."""
-        with self._each.locked(name), suppress(OSError, LaminaError):
+        with self._each.locked(name):
             if name not in self._attached and not is_mountpoint(self._home / "mnt" / layer_of(name)):
                 self._devices.deactivate(name)
 

@@ -49,7 +49,7 @@ class Store:
             return sorted(os.listdir(tree))
 
     def let_go(self) -> None:
-        """Remove the devices that linger after their last use, as happens in a moment."""
+        """Remove the devices that nobody has open."""
         prefix = self.pool.removesuffix("pool")
         for name in self.mapper.names():
             device = self.mapper.find(name) if name.startswith(prefix) and name != self.pool else None

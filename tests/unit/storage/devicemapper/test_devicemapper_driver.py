@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -187,20 +186,6 @@ class TestBusy:
         assert dict(store.driver.status())["Deferred Deleted Device Count"] == "0"
         assert not store.record(CHILD).exists()
         store.layer(CHILD, BASE)
-
-    def test_a_device_that_lingers_is_used_again_and_then_goes(self, store: Store) -> None:
-        store.layer(BASE)
-        name = f"{store.pool.removesuffix('-pool')}-{BASE}"
-        for _ in range(3):
-            assert store.names(BASE) == ["of-a"]
-            assert store.mapper.find(name) is not None
-            store.driver.create(CHILD, BASE)  # of a device that is active, but not open
-            assert store.names(CHILD) == ["of-a"]
-            store.driver.remove(CHILD)
-        deadline = time.monotonic() + 60
-        while store.mapper.find(name) is not None:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
 
     def test_a_parent_that_is_mounted_can_get_children(self, store: Store) -> None:
         store.layer(BASE)
