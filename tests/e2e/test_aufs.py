@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -51,18 +52,24 @@ def root_of(engine: Engine, name: str) -> Path:
 
 
 def server_of(mounted: Path) -> int:
-    """The process that serves a union; -1 where the kernel does it."""
+    """The process that serves a union, which holds its writable branch; -1 where the kernel does it."""
     entry = next(entry for entry in mount_table() if entry.target == os.fspath(mounted))
     if entry.fstype == "aufs":
         return -1
+    branch = os.fspath(mounted.parent.parent / "diff" / mounted.name)
     for name in filter(str.isdecimal, os.listdir("/proc")):
-        try:
-            words = Path("/proc", name, "cmdline").read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if b"unionfs" in words and os.fsencode(mounted) in words:
+        if branch in _open_files(name):
             return int(name)
     raise AssertionError(f"nothing serves {mounted}")
+
+
+def _open_files(process: str) -> set[str]:
+    found = set()
+    with contextlib.suppress(OSError):
+        for fd in os.listdir(f"/proc/{process}/fd"):
+            with contextlib.suppress(OSError):
+                found.add(os.readlink(f"/proc/{process}/fd/{fd}"))
+    return found
 
 
 def test_info_says_which_union_is_in_use(engine: Engine) -> None:
