@@ -195,7 +195,9 @@ def _is_dressed_otherwise(new: int, old: int) -> bool:
     now, was = os.fstat(new), os.fstat(old)
     if (now.st_mode, now.st_uid, now.st_gid, now.st_mtime_ns) != (was.st_mode, was.st_uid, was.st_gid, was.st_mtime_ns):
         return True
-    return now.st_ctime_ns != was.st_ctime_ns and xattr.read_all(new) != xattr.read_all(old)
+    if (now.st_ino, now.st_ctime_ns) == (was.st_ino, was.st_ctime_ns):
+        return False
+    return xattr.read_all(new) != xattr.read_all(old)
 
 
 def _is_same(name: str, now: os.stat_result, was: os.stat_result, *, new: int, old: int) -> bool:

@@ -57,6 +57,17 @@ def migrate(client: Client, /, storage_opts: tuple[str, ...], config_file: str |
         raise InvalidArgument("what is to be done?", hint="one of --to DRIVER, --confirm, --rollback")
     if os.geteuid() != 0:
         raise PermissionDenied("moving a data root takes root", hint="sudo lamina system migrate …")
+    try:
+        _carry_out(client, storage_opts, config_file, given)
+    except OSError as error:
+        where = f" {error.filename}" if error.filename else ""
+        raise LaminaError(
+            f"the file system failed:{where}: {error.strerror or error}",
+            hint="nothing is lost: the same command goes on where it was",
+        ) from error
+
+
+def _carry_out(client: Client, storage_opts: Sequence[str], config_file: str | None, given: dict[str, Any]) -> None:
     settings = _settings(config_file)
     root = Path(given["data_root"] or settings.data_root).absolute()
     options = _options([*settings.storage_opts, *storage_opts])
