@@ -94,7 +94,7 @@ class Overlay2:
         self._children: dict[str, set[CacheId]] = {}  # link of the parent → its children
         for record in self._records.values():
             self._note_parent(record)
-        self.dialect = _dialect(self._features)
+        self.dialect = dialect_of(self._features)
 
     @property
     def features(self) -> Features:
@@ -364,7 +364,7 @@ def _probed(home: Path) -> Features:
         raise
 
 
-def _dialect(features: Features) -> WhiteoutDialect:
+def dialect_of(features: Features) -> WhiteoutDialect:
     """Without native diff an upper directory tells only half: then layers are filled and told through their mounts."""
     if not features.native_diff:
         return WhiteoutDialect.NONE
