@@ -40,7 +40,7 @@ class Guest:
 
 
 GUESTS = (
-    Guest("devicemapper", ("dm_thin_pool", "xfs")),
+    Guest("devicemapper", ("dm_thin_pool", "xfs", "quota_v2")),
     Guest("zfs", ("dm_thin_pool", "xfs", "zfs"), memory_mb=2048),
 )
 
