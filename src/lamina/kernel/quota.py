@@ -34,7 +34,17 @@ _FIELDS = 0b1100
 """Block hard and soft limit."""
 _BLOCK = 512
 _NOT_HERE = frozenset(
-    {errno.ENOTTY, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS, errno.ESRCH, errno.ENOTBLK, errno.EPERM, errno.ENXIO}
+    {
+        errno.ENOTTY,
+        errno.EOPNOTSUPP,
+        errno.EINVAL,
+        errno.ENOSYS,
+        errno.ESRCH,
+        errno.ENOTBLK,
+        errno.EPERM,
+        errno.ENXIO,
+        errno.ENODEV,
+    }
 )
 
 
