@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import threading
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, nullcontext, suppress
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import ClassVar
 
-from lamina.errors import AlreadyExists, InvalidArgument, LayerInUse, NoSuchLayer, Unsupported
+from lamina.errors import AlreadyExists, CorruptRecord, InvalidArgument, LayerInUse, NoSuchLayer, Unsupported
 from lamina.ids import CacheId
 from lamina.kernel import libc
 from lamina.kernel.durable import make_dirs, sync_filesystem, write_file_lazy
@@ -135,7 +136,9 @@ class Vfs:
         remove_tree(limited)
 
     def cache_ids(self) -> frozenset[CacheId]:
-        return frozenset(CacheId(name) for name in os.listdir(self._layers))
+        with os.scandir(self._layers) as listing:
+            entries = [entry for entry in listing if _ID.fullmatch(entry.name)]
+            return frozenset(CacheId(entry.name) for entry in entries if entry.is_dir(follow_symlinks=False))
 
     def usage(self, cache_id: CacheId) -> Usage:
         directory = self._require(cache_id)
@@ -166,8 +169,12 @@ class Vfs:
 
     def _require(self, cache_id: CacheId) -> Path:
         path = self._layers / cache_id
-        if not _ID.fullmatch(cache_id) or not path.is_dir():
+        if not _ID.fullmatch(cache_id) or not os.path.lexists(path):
             raise NoSuchLayer(f"no such layer in vfs: {cache_id}")
+        if not stat.S_ISDIR(path.lstat().st_mode):
+            raise CorruptRecord(
+                f"the layer {path} is no directory", hint="remove what uses it; an image can be pulled again"
+            )
         return path
 
     def _check_parent(self, parent: CacheId | None) -> None:
@@ -191,8 +198,7 @@ class Vfs:
             self._sealed.discard(cache_id)
             self._parents.pop(cache_id, None)
             for directory in (self._sealed_dir, self._parents_dir):
-                with suppress(FileNotFoundError):
-                    os.unlink(directory / cache_id)
+                remove_tree(directory / cache_id)
 
     def _read_records(self) -> tuple[set[CacheId], dict[CacheId, CacheId]]:
         """The records of layers that are there; dockerd may have removed some, whose records go too."""
@@ -200,13 +206,23 @@ class Vfs:
         for directory in (self._sealed_dir, self._parents_dir):
             for name in os.listdir(directory):
                 if name not in present:
-                    os.unlink(directory / name)
+                    remove_tree(directory / name)
         sealed = {CacheId(name) for name in os.listdir(self._sealed_dir)}
-        parents = {
-            CacheId(name): CacheId((self._parents_dir / name).read_text(encoding="ascii").strip())
-            for name in os.listdir(self._parents_dir)
-        }
+        parents = {CacheId(name): self._read_parent(name) for name in os.listdir(self._parents_dir)}
         return sealed, {child: parent for child, parent in parents.items() if parent in present}
+
+    def _read_parent(self, name: str) -> CacheId:
+        """Who the parent is; nobody when that is lost: each layer is whole, so only its usage counts too much."""
+        try:
+            fd = os.open(self._parents_dir / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            return CacheId("")
+        try:
+            return CacheId(os.read(fd, 1024).decode("ascii", "replace").strip())
+        except OSError:  # a directory
+            return CacheId("")
+        finally:
+            os.close(fd)
 
 
 def _default_limit(options: Mapping[str, str]) -> int | None:
