@@ -15,24 +15,12 @@ from itertools import count
 from lamina.kernel import fuse, libc
 from lamina.unionfs.copyup import CopyUp
 from lamina.unionfs.names import Names, Owner
-from lamina.unionfs.nodes import Node
+from lamina.unionfs.nodes import Handle, Node
 from lamina.unionfs.tree import Tree
 from lamina.wire.fuse import opcodes
 
 _CREATION = os.O_CREAT | os.O_EXCL | os.O_NOCTTY | os.O_DIRECT | os.O_NOFOLLOW
 _SPECIAL_BITS = stat.S_ISUID | stat.S_ISGID
-
-
-class Handle:
-    """One open file. `passed`: the kernel does the reading and writing."""
-
-    __slots__ = ("fd", "node", "passed", "writes")
-
-    def __init__(self, fd: int, node: Node, *, passed: bool, writes: bool) -> None:
-        self.fd = fd
-        self.node = node
-        self.passed = passed
-        self.writes = writes
 
 
 class Files:

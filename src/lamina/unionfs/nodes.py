@@ -13,10 +13,6 @@ from itertools import count
 from lamina.unionfs.branches import Below
 from lamina.wire.fuse import opcodes
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from lamina.unionfs.files import Handle
-
 
 class Node:
     """One file or directory.
@@ -66,6 +62,18 @@ class Node:
     @property
     def is_file(self) -> bool:
         return self.kind == stat.S_IFREG
+
+
+class Handle:
+    """One open file. `passed`: the kernel does the reading and writing."""
+
+    __slots__ = ("fd", "node", "passed", "writes")
+
+    def __init__(self, fd: int, node: Node, *, passed: bool, writes: bool) -> None:
+        self.fd = fd
+        self.node = node
+        self.passed = passed
+        self.writes = writes
 
 
 class NodeTable:
