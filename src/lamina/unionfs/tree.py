@@ -197,6 +197,8 @@ class Tree:
     def links(self, node: Node, found: os.stat_result) -> int:
         """The link count to show: for a merged directory, one for each directory that shows in it and two."""
         links = found.st_nlink
+        if not node.names and not node.upper and node is not self.root:
+            return 0  # removed here, though the read-only branch still has it
         if node.kind != stat.S_IFDIR or links == 1:
             return links
         if node is self.root and node.upper:
