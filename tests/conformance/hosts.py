@@ -84,6 +84,6 @@ STORAGE = (
     Host("btrfs", Btrfs, ground=btrfs, tiny=None, limits=btrfs, missing=no_btrfs, seals_by_mount=False),
     Host("zfs", Zfs, ground=zfs_dataset, tiny=None, limits=zfs_dataset, missing=no_zfs),
     Host("devicemapper", open_on_loop_files("ext4"), ground=on_loop_files("ext4"), tiny=None, missing=no_devicemapper),
-    Host("aufs", Aufs, missing=no_union, inherits_root=False, examples=25),
+    Host("aufs", Aufs, missing=no_union, inherits_root=False, examples=12),
     Host("vfs", Vfs, limits=ext4_with_project_quotas, seals_by_mount=False),
 )

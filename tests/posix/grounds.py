@@ -99,7 +99,6 @@ UNION_BELOW = dict.fromkeys(
     "a directory of a read-only branch is not renamed: EXDEV, as aufs answers, for mv(1) to copy",
 ) | {
     "a_name_may_have_255_bytes": "a name of more than 251 bytes leaves no room for a whiteout's prefix",
-    "a_removed_file_that_is_open_for_reading_stays_readable": "the descriptor still counts the name below",
     "removing_one_hard_link_leaves_the_other": "the names in a read-only branch are still counted",
 }
 
