@@ -136,7 +136,8 @@ class _Root(_Lazy):
         with formatter.section("Commands"):
             formatter.write_dl(
                 [*((name, text) for name, (_, text) in sorted(_COMMANDS.items())),
-                 ("completion", "Print the completion script of a shell"), ("daemon", "Run the engine")]
+                 ("completion", "Print the completion script of a shell"), ("daemon", "Run the engine"),
+                 ("unionfs", "Show several directories as one, as AUFS does")]
             )  # fmt: skip
 
 

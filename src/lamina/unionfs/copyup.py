@@ -155,7 +155,8 @@ class CopyUp:
         for parent, name in names[1:]:
             self._put(journal, parent, name, link=True)
         if journal:
-            os.unlink(journal)
+            with contextlib.suppress(FileNotFoundError):  # a server that took the branch over has cleared it away
+                os.unlink(journal)
 
     def _put(self, place: bytes, parent: Node, name: bytes, *, link: bool = False) -> None:
         """Give what lies at `place` its name in the writable branch; the directory keeps its times."""

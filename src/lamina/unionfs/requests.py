@@ -223,8 +223,8 @@ class Requests:
 
     def write(self, data: bytearray, length: int, nodeid: int, uid: int, gid: int) -> bytes:
         fh, offset, size, flags = decode.write(data)
-        with memoryview(data) as view, view[decode.WRITE_DATA : decode.WRITE_DATA + size] as part:
-            return replies.written(self._files.write(fh, part, offset, flags))
+        part = memoryview(data)[decode.WRITE_DATA : decode.WRITE_DATA + size]
+        return replies.written(self._files.write(fh, part, offset, flags))
 
     def release(self, data: bytearray, length: int, nodeid: int, uid: int, gid: int) -> bytes:
         node = self._files.release(decode.handle(data))

@@ -64,13 +64,14 @@ class Whiteouts:
             for kind in ("system.posix_acl_default", "system.posix_acl_access"):
                 with contextlib.suppress(OSError):
                     os.removexattr(place, kind)
-        with os.scandir(self._orphans) as left:
-            for entry in left:
-                self.discard(entry.path)
+        for place in (self._orphans, self.links):
+            with os.scandir(place) as left:
+                for entry in left:
+                    self.discard(entry.path)
 
     def place(self) -> bytes:
         """A path that nothing has, on the writable branch's file system, where nothing shows."""
-        return self._orphans + b"/%d" % next(self._numbers)
+        return self._orphans + b"/%d.%d" % (os.getpid(), next(self._numbers))
 
     @property
     def orphans(self) -> bytes:
