@@ -128,7 +128,8 @@ class WritableCopies:
     def _limit_late(self, layer: RwLayer, limit: int) -> None:
         self.warnings.append(f"container {layer.name[:SHORT]} holds more than its limit of {limit} bytes")
         if isinstance(self.new.driver, LimitsSize):
-            self.new.driver.limit_size(self.new.layers.rw(layer.name).mount_id, limit)
+            with contextlib.suppress(Unsupported):  # on this file system; the warning above holds all the more
+                self.new.driver.limit_size(self.new.layers.rw(layer.name).mount_id, limit)
 
     def _note_lost(self, name: str, lost: list[Lost]) -> None:
         if lost:
