@@ -101,8 +101,3 @@ class TestWithMounts:
         assert "overlay2 cannot keep its layers on overlayfs" in overlay2.reason
         assert overlay2.remedy == "put the data root on ext4, xfs or btrfs"
         assert chosen == "vfs"
-
-    def test_an_overlay2_option_that_is_not_built_says_so(self, tmp_path: Path) -> None:
-        with pytest.raises(Unsupported, match="not built yet"):
-            choose_driver(tmp_path, "overlay2", {"overlay2.size": "1G"})
-        choose_driver(tmp_path, "overlay2", {"overlay2.override_kernel_check": "true"})
