@@ -44,13 +44,13 @@ class QuotaControl:
                 f"project quotas of {home} are out of reach: {error.strerror}", hint="run as root"
             ) from error
         base = project_of(home)
+        self._lock = threading.Lock()
+        self._next = max([base, *(project_of(place) for place in _below(home))]) + 1
         try:
-            require_quotas(self._device, base + 1, home)
+            require_quotas(self._device, self._next, home)  # dockerd asks with the first: that one loses its limit
         except Unsupported:
             self._device.unlink()
             raise
-        self._lock = threading.Lock()
-        self._next = max([base, *(project_of(place) for place in _below(home))]) + 1
 
     def limit(self, directories: Sequence[Path], limit_bytes: int) -> None:
         """Let what is made in the empty `directories` from now on take `limit_bytes` in all; again changes the limit.
