@@ -106,7 +106,8 @@ def _build(kernel: Kernel, contrib: Apt, work: Path, into: Path) -> None:
         Apt().install([headers, *BUILD_PACKAGES])
         libraries = [name for name in contrib.candidates("zfsutils-linux") if _LIBRARIES.match(name)]
         needed = {name for package in ["zfsutils-linux", *libraries] for name in contrib.candidates(package)}
-        Apt().install(sorted(name for name in needed if name.startswith("lib") and not _LIBRARIES.match(name)))
+        libraries_of_main = [name for name in needed if name.startswith("lib") and not _LIBRARIES.match(name)]
+        Apt().install(sorted(name for name in libraries_of_main if Apt().version(name)))
         source, *programs = contrib.download(["zfs-dkms", "zfsutils-linux", *libraries], work / "packages")
         unpack(source, work / "source")
         for package in programs:
