@@ -16,7 +16,7 @@ from lamina.storage.driver import StorageDriver
 from lamina.storage.overlay2.driver import Overlay2
 from lamina.storage.vfs.driver import Vfs
 from lamina.storage.zfs.driver import Zfs
-from tests.conformance.grounds import ext4_with_project_quotas, xfs_with_project_quotas
+from tests.conformance.grounds import xfs_with_project_quotas
 from tests.conformance.grounds_aufs import no_union
 from tests.conformance.grounds_btrfs import btrfs, no_btrfs
 from tests.conformance.grounds_devicemapper import no_devicemapper, on_loop_files, open_on_loop_files
@@ -85,5 +85,5 @@ STORAGE = (
     Host("zfs", Zfs, ground=zfs_dataset, tiny=None, limits=zfs_dataset, missing=no_zfs),
     Host("devicemapper", open_on_loop_files("ext4"), ground=on_loop_files("ext4"), tiny=None, missing=no_devicemapper),
     Host("aufs", Aufs, missing=no_union, inherits_root=False, examples=12),
-    Host("vfs", Vfs, limits=ext4_with_project_quotas, seals_by_mount=False),
+    Host("vfs", Vfs, limits=xfs_with_project_quotas, seals_by_mount=False),
 )
