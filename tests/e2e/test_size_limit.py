@@ -13,7 +13,9 @@ pytestmark = [pytest.mark.root, pytest.mark.e2e]
 def test_a_size_that_nothing_can_keep_is_refused(fresh_engine: Engine) -> None:
     engine = fresh_engine.start()
     engine.docker("load", stdin=images.busybox())
-    done = engine.docker("run", "--name", "limited", "--storage-opt", "size=20M", "--net", "none", "busybox", check=False)
+    done = engine.docker(
+        "run", "--name", "limited", "--storage-opt", "size=20M", "--net", "none", "busybox", check=False
+    )
     assert done.returncode == 125
     assert b"--storage-opt is supported only for overlay over xfs with 'pquota' mount option" in done.stderr
     assert engine.out("ps", "-aq") == ""

@@ -54,7 +54,7 @@ class Apt:
     def candidates(self, package: str) -> list[str]:
         """What a package without contents of its own asks for, e.g. the kernels that linux-image-amd64 stands for."""
         lines = output("apt-cache", *self.options, "depends", "--no-recommends", package).splitlines()
-        return [line.split()[1] for line in lines if line.strip().lstrip("|").startswith("Depends:")]
+        return [line.split()[1].strip("<>") for line in lines if line.strip().lstrip("|").startswith("Depends:")]
 
     def version(self, package: str) -> str | None:
         """The version that would be downloaded, None for a package that the lists do not have."""

@@ -14,7 +14,7 @@ from lamina.engine.services import Describe
 from lamina.errors import Conflict, InvalidArgument, Unsupported
 from lamina.jsonvalue import JsonObject, integer
 from lamina.kernel.pidfd import open_pidfd
-from lamina.migration.move import options_of
+from lamina.storage.select import options_of
 
 
 class Lending:

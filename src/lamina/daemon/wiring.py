@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import platform as machine
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
@@ -275,7 +276,7 @@ def _engine_facts(config: DaemonConfig, runtime: MonitoredRuntime, host: contain
         engine_version=__version__,
         data_root=config.data_root,
         cgroups=host.cgroups,
-        drivers=survey(config.data_root),
+        drivers=functools.cache(functools.partial(survey, config.data_root)),
         runtimes=[Program(*programs[0])],
         monitor=Program(*programs[1]),
         init=init,

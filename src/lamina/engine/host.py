@@ -7,7 +7,7 @@ import os
 import platform
 import socket
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -35,8 +35,8 @@ class EngineFacts:
     engine_version: str
     data_root: Path
     cgroups: Cgroups
-    drivers: Sequence[DriverReport]
-    """Every known storage driver and whether this data root could use it."""
+    drivers: Callable[[], Sequence[DriverReport]]
+    """Every known storage driver and whether this data root could use it (blocking, found out once)."""
     runtimes: Sequence[Program]
     """The default one first."""
     monitor: Program | None = None

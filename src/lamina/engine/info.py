@@ -102,7 +102,7 @@ class Info:
 
     def _driver_rows(self) -> list[JsonValue]:
         rows: list[JsonValue] = [[label, value] for label, value in self.driver.status()]
-        for report in self.facts.drivers:
+        for report in self.facts.drivers():
             if report.name == self.driver.name:
                 continue
             remedy = f" ({report.remedy})" if report.remedy else ""

@@ -13,7 +13,7 @@ from lamina.kernel.mounts import is_mountpoint
 from lamina.layers.pool import WorkerPool
 from lamina.migration import records
 from lamina.migration.journal import Journal, Stage, end, read_journal
-from lamina.migration.move import exclusively, options_of
+from lamina.migration.move import exclusively
 from lamina.migration.progress import Progress
 from lamina.migration.settle import settle
 from lamina.migration.stores import Store, opened, owning, require_idle
@@ -21,7 +21,7 @@ from lamina.rootfs.remove import empty_directory, remove_tree
 from lamina.rootfs.walk import walk
 from lamina.storage.driver import StorageDriver
 from lamina.storage.mounting import Mounts
-from lamina.storage.select import open_driver
+from lamina.storage.select import open_driver, options_of
 
 _SHOWN = 20
 

@@ -25,10 +25,9 @@ from lamina.migration.stores import Store, opened, owning, require_idle
 from lamina.migration.writable import WritableCopies, copyable
 from lamina.rootfs.remove import remove_tree
 from lamina.storage.choice import read_choice
-from lamina.storage.select import prior_drivers, survey
+from lamina.storage.select import options_of, prior_drivers, survey
 
 DRIVERS = ("overlay2", "aufs", "btrfs", "devicemapper", "vfs", "zfs")
-_PREFIXES = {"devicemapper": ("dm.",), "vfs": ("vfs.", "size")}
 _SHOWN_LOST = 10
 
 
@@ -94,12 +93,6 @@ def migrate(wish: Wish, progress: Progress) -> Moved:
         with _old_store(wish, source, pool) as (old, names, warnings):
             moved = _copy(wish, journal or Journal(source, wish.target), old, names, pool=pool, progress=progress)
         return replace(moved, seconds=time.monotonic() - began, warnings=(*warnings, *moved.warnings))
-
-
-def options_of(driver: str, options: Mapping[str, str] | None) -> dict[str, str]:
-    """Those of the pairs that are this driver's, by their prefix."""
-    prefixes = _PREFIXES.get(driver, (f"{driver}.",))
-    return {key: value for key, value in (options or {}).items() if key.startswith(prefixes)}
 
 
 @contextlib.contextmanager

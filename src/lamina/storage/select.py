@@ -14,19 +14,8 @@ from pathlib import Path
 
 from lamina.errors import Conflict, CorruptRecord, InvalidArgument, StorageFull, Unsupported
 from lamina.kernel import durable
-from lamina.storage.aufs.driver import Aufs
-from lamina.storage.aufs.probe import probe as probe_aufs
-from lamina.storage.btrfs.driver import Btrfs
-from lamina.storage.btrfs.probe import probe as probe_btrfs
 from lamina.storage.choice import read_choice
-from lamina.storage.devicemapper.driver import DeviceMapperDriver
-from lamina.storage.devicemapper.probe import probe as probe_devicemapper
 from lamina.storage.driver import StorageDriver
-from lamina.storage.overlay2.driver import Overlay2
-from lamina.storage.overlay2.probe import probe as probe_overlay2
-from lamina.storage.vfs.driver import Vfs
-from lamina.storage.zfs.driver import Zfs
-from lamina.storage.zfs.probe import probe as probe_zfs
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,33 +39,82 @@ class _Row:
     chosen_unasked: bool = True
 
 
+# Only the driver that is used is loaded, so that the daemon starts quickly and stays small.
+
+
+def _overlay2(root: Path, options: Mapping[str, str]) -> StorageDriver:
+    from lamina.storage.overlay2.driver import Overlay2
+
+    return Overlay2(root, options)
+
+
 def _overlay2_fits(directory: Path) -> str:
-    features = probe_overlay2(directory)
+    from lamina.storage.overlay2.probe import probe
+
+    features = probe(directory)
     if features.native_diff:
         return f"works on {features.backing}"
     return f"works on {features.backing}, with slow diffs: {features.native_diff_flaw}"
 
 
+def _zfs(root: Path, options: Mapping[str, str]) -> StorageDriver:
+    from lamina.storage.zfs.driver import Zfs
+
+    return Zfs(root, options)
+
+
 def _zfs_fits(directory: Path) -> str:
-    return f"works on the dataset {probe_zfs(directory)}"
+    from lamina.storage.zfs.probe import probe
+
+    return f"works on the dataset {probe(directory)}"
+
+
+def _aufs(root: Path, options: Mapping[str, str]) -> StorageDriver:
+    from lamina.storage.aufs.driver import Aufs
+
+    return Aufs(root, options)
 
 
 def _aufs_fits(directory: Path) -> str:
-    features = probe_aufs(directory)
+    from lamina.storage.aufs.probe import probe
+
+    features = probe(directory)
     return f"works on {features.backing}, by {features.union}"
+
+
+def _vfs(root: Path, options: Mapping[str, str]) -> StorageDriver:
+    from lamina.storage.vfs.driver import Vfs
+
+    return Vfs(root, options)
 
 
 def _vfs_fits(_directory: Path) -> str:
     return "works everywhere; every layer is a full copy"
 
 
+def _btrfs(root: Path, options: Mapping[str, str]) -> StorageDriver:
+    from lamina.storage.btrfs.driver import Btrfs
+
+    return Btrfs(root, options)
+
+
 def _btrfs_fits(directory: Path) -> str:
-    probe_btrfs(directory)
+    from lamina.storage.btrfs.probe import probe
+
+    probe(directory)
     return "works, with a subvolume for every layer"
 
 
+def _devicemapper(root: Path, options: Mapping[str, str]) -> StorageDriver:
+    from lamina.storage.devicemapper.driver import DeviceMapperDriver
+
+    return DeviceMapperDriver(root, options)
+
+
 def _devicemapper_fits(_directory: Path) -> str:
-    return probe_devicemapper()
+    from lamina.storage.devicemapper.probe import probe
+
+    return probe()
 
 
 def _not_built(_directory: Path) -> str:
@@ -84,15 +122,16 @@ def _not_built(_directory: Path) -> str:
 
 
 _DRIVERS = (
-    _Row("overlay2", _overlay2_fits, Overlay2),
+    _Row("overlay2", _overlay2_fits, _overlay2),
     _Row("fuse-overlayfs", _not_built, chosen_unasked=False),
-    _Row("btrfs", _btrfs_fits, Btrfs),
-    _Row("zfs", _zfs_fits, Zfs),
-    _Row("aufs", _aufs_fits, Aufs, chosen_unasked=False),
+    _Row("btrfs", _btrfs_fits, _btrfs),
+    _Row("zfs", _zfs_fits, _zfs),
+    _Row("aufs", _aufs_fits, _aufs, chosen_unasked=False),
     _Row("overlay", _not_built, chosen_unasked=False),
-    _Row("devicemapper", _devicemapper_fits, DeviceMapperDriver, chosen_unasked=False),
-    _Row("vfs", _vfs_fits, Vfs, leaves_state=False),
+    _Row("devicemapper", _devicemapper_fits, _devicemapper, chosen_unasked=False),
+    _Row("vfs", _vfs_fits, _vfs, leaves_state=False),
 )
+_PREFIXES = {"devicemapper": ("dm.",), "vfs": ("vfs.", "size")}
 _REPORTED = ("overlay2", "vfs", "aufs", "btrfs", "devicemapper", "zfs")
 
 
@@ -156,6 +195,12 @@ def _moved_to(root: Path, requested: str | None) -> str:
             "--confirm (or --rollback)",
         )
     return choice.driver
+
+
+def options_of(driver: str, options: Mapping[str, str] | None) -> dict[str, str]:
+    """Those of the pairs that are this driver's, by their prefix."""
+    prefixes = _PREFIXES.get(driver, (f"{driver}.",))
+    return {key: value for key, value in (options or {}).items() if key.startswith(prefixes)}
 
 
 def prior_drivers(root: Path) -> list[str]:

@@ -23,7 +23,7 @@ def facts(**changed: object) -> EngineFacts:
         "engine_version": "1.2.3",
         "data_root": Path("/data"),
         "cgroups": NO_LIMITS,
-        "drivers": (
+        "drivers": lambda: (
             DriverReport("overlay2", usable=True, reason="works on extfs", remedy=""),
             DriverReport("btrfs", usable=False, reason="not built yet", remedy="use overlay2"),
         ),

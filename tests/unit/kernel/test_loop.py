@@ -76,7 +76,7 @@ class TestRealDevices:
 
     def test_a_read_only_device_refuses_writes(self, image: Path) -> None:
         device = loop.attach(image, read_only=True)
-        with pytest.raises(OSError, match="not permitted|denied|Read-only"), device.open("wb", buffering=0) as file:
+        with pytest.raises(OSError, match=r"not permitted|denied|Read-only"), device.open("wb", buffering=0) as file:
             file.write(b"x" * 4096)
 
     def test_another_file_of_the_same_name_is_not_found(self, image: Path) -> None:

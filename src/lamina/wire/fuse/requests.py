@@ -200,7 +200,7 @@ def fsync(data: Buffer) -> tuple[int, int]:
 
 
 def setxattr(data: Buffer, length: int, *, extended: bool) -> tuple[int, int, bytes, bytes]:
-    """As setxattr(2) has them: flags, the protocol's own flags, name, value."""
+    """Flags as of the system call, the protocol's own flags, name, value."""
     size, flags = _TWO_U32.unpack_from(data, BODY)
     extra = _U32.unpack_from(data, BODY + 8)[0] if extended else 0
     at = BODY + (16 if extended else 8)
