@@ -37,6 +37,7 @@ from lamina.storage.aufs.records import (
     remove_files,
     write_below,
 )
+from lamina.storage.children import Children
 from lamina.storage.driver import Usage, WhiteoutDialect
 from lamina.storage.room import needing_room
 from lamina.storage.usage import usage_of
@@ -77,7 +78,7 @@ class Aufs:
         for name in os.listdir(home):
             if name.startswith(SCRATCH_PREFIX):
                 remove_tree(home / name)
-        self._children: dict[CacheId, set[CacheId]] = {}
+        self._children: Children[CacheId] = Children()
         for record in self._records.values():
             self._note_parent(record)
 
@@ -165,9 +166,9 @@ class Aufs:
         if record is None:
             return
         with self._lock:
-            children = self._children.get(cache_id)
+            children = self._children.count(cache_id)
             if children:
-                raise LayerInUse(f"layer {cache_id} is the parent of {len(children)} layer(s)")
+                raise LayerInUse(f"layer {cache_id} is the parent of {children} layer(s)")
             if is_mountpoint(self._home / "mnt" / cache_id):
                 raise LayerInUse(f"layer {cache_id} is mounted")
             self._forget_locked(record)
@@ -246,7 +247,7 @@ class Aufs:
 
     def _note_parent(self, record: Record) -> None:
         if record.below:
-            self._children.setdefault(record.below[0], set()).add(record.cache_id)
+            self._children.add(record.below[0], record.cache_id)
 
     def _forget(self, record: Record) -> None:
         with self._lock:
@@ -255,7 +256,4 @@ class Aufs:
     def _forget_locked(self, record: Record) -> None:
         self._records.pop(record.cache_id, None)
         if record.below:
-            siblings = self._children.get(record.below[0], set())
-            siblings.discard(record.cache_id)
-            if not siblings:
-                self._children.pop(record.below[0], None)
+            self._children.discard(record.below[0], record.cache_id)

@@ -36,6 +36,7 @@ from lamina.storage.btrfs.limits import Limits, opened
 from lamina.storage.btrfs.options import read_options
 from lamina.storage.btrfs.probe import probe
 from lamina.storage.btrfs.spares import Spares
+from lamina.storage.children import Children
 from lamina.storage.driver import Usage
 from lamina.storage.room import needing_room
 from lamina.storage.usage import usage_of
@@ -78,7 +79,7 @@ class Btrfs:
         self._lock = threading.Lock()
         self._layers: dict[CacheId, _Layer] = {}
         self._by_uuid: dict[bytes, CacheId] = {}
-        self._children: dict[bytes, set[CacheId]] = {}
+        self._children: Children[bytes] = Children()
         self._limits = Limits(home)
         self._spares = Spares(self._subvolumes, self._scratch, self._erase)
         self._read_layers()
@@ -94,7 +95,7 @@ class Btrfs:
                 raise AlreadyExists(f"layer {cache_id} exists")
             above = self._parent(parent)
             if above is not None:
-                self._children.setdefault(above.uuid, set()).add(cache_id)
+                self._children.add(above.uuid, cache_id)
         with ExitStack() as undo:
             if above is not None:
                 undo.callback(self._drop_child, above.uuid, cache_id)
@@ -142,9 +143,9 @@ class Btrfs:
         with self._lock:
             layer = self._layers.get(cache_id)
             if layer is not None:
-                children = self._children.get(layer.uuid)
+                children = self._children.count(layer.uuid)
                 if children:
-                    raise LayerInUse(f"layer {cache_id} is the parent of {len(children)} layer(s)")
+                    raise LayerInUse(f"layer {cache_id} is the parent of {children} layer(s)")
             if is_mountpoint(self._subvolumes / cache_id):
                 raise LayerInUse(f"layer {cache_id} is mounted")
             self._layers.pop(cache_id, None)
@@ -260,7 +261,7 @@ class Btrfs:
             )
             self._by_uuid[found.uuid] = cache_id
             if any(found.parent_uuid):
-                self._children.setdefault(found.parent_uuid, set()).add(cache_id)
+                self._children.add(found.parent_uuid, cache_id)
 
     def _read_layers(self) -> None:
         """What is no subvolume is no layer: it may be what a snapshot of the whole data root shows of one."""
@@ -279,10 +280,7 @@ class Btrfs:
 
     def _drop_child(self, parent_uuid: bytes, cache_id: CacheId) -> None:
         with self._lock:
-            siblings = self._children.get(parent_uuid, set())
-            siblings.discard(cache_id)
-            if not siblings:
-                self._children.pop(parent_uuid, None)
+            self._children.discard(parent_uuid, cache_id)
 
     def _erase(self, directory: Path, name: str) -> None:
         """Remove a subvolume with all that was made in it, or what else has its name."""

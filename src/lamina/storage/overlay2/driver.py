@@ -33,6 +33,7 @@ from lamina.kernel.placement import spread_directories
 from lamina.rootfs.merge import OverlayMarks
 from lamina.rootfs.remove import remove_tree
 from lamina.storage.backing import backing_name
+from lamina.storage.children import Children
 from lamina.storage.driver import Usage, WhiteoutDialect
 from lamina.storage.overlay2 import links
 from lamina.storage.overlay2.merged import MergedLayers
@@ -91,7 +92,7 @@ class Overlay2:
         for warning in self.warnings:
             _log.warning("%s", warning)
         drop_leftovers(self._path, self._records.keys() | self._merged.cache_ids())
-        self._children: dict[str, set[CacheId]] = {}  # link of the parent → its children
+        self._children: Children[str] = Children()  # by the link of the parent
         for record in self._records.values():
             self._note_parent(record)
         self.dialect = dialect_of(self._features)
@@ -184,9 +185,9 @@ class Overlay2:
             return
         directory = f"{self._path}/{cache_id}"
         with self._lock:
-            children = self._children.get(record.link)
+            children = self._children.count(record.link)
             if children:
-                raise LayerInUse(f"layer {cache_id} is the parent of {len(children)} layer(s)")
+                raise LayerInUse(f"layer {cache_id} is the parent of {children} layer(s)")
             if is_mountpoint(Path(directory, "merged")):
                 raise LayerInUse(f"layer {cache_id} is mounted")
             self._forget_locked(record)
@@ -331,8 +332,7 @@ class Overlay2:
 
     def _note_parent(self, record: Record) -> None:
         if record.lower:
-            parent = links.lower_links(record.lower)[0]
-            self._children.setdefault(parent, set()).add(record.cache_id)
+            self._children.add(links.lower_links(record.lower)[0], record.cache_id)
 
     def _forget(self, record: Record) -> None:
         with self._lock:
@@ -341,11 +341,7 @@ class Overlay2:
     def _forget_locked(self, record: Record) -> None:
         self._records.pop(record.cache_id, None)
         if record.lower:
-            parent = links.lower_links(record.lower)[0]
-            siblings = self._children.get(parent, set())
-            siblings.discard(record.cache_id)
-            if not siblings:
-                self._children.pop(parent, None)
+            self._children.discard(links.lower_links(record.lower)[0], record.cache_id)
 
 
 def _probed(home: Path) -> Features:
