@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +18,14 @@ DOCKER_28 = "/usr/local/bin/docker"
 DOCKER_20 = "/usr/bin/docker"
 # The virtual machine's processor is emulated.
 PATIENCE = 8 if "LAMINA_VM_GUEST" in os.environ else 1
+
+
+def until(condition: Callable[[], bool], what: str, timeout_s: float = 20) -> None:
+    """Return as soon as the condition holds; `what` says what was waited for in vain."""
+    deadline = time.monotonic() + timeout_s * PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.03)
 
 
 def docker_cli() -> str:

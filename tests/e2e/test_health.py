@@ -4,19 +4,11 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
 
 from tests.e2e import images
-from tests.e2e.engines import Engine
+from tests.e2e.engines import Engine, until
 
 HEALTH = "{{.State.Health.Status}}"
-
-
-def _until(condition: Callable[[], bool], what: str, timeout_s: float = 20) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.05)
 
 
 def _run(engine: Engine, check: str, *flags: str, name: str = "") -> str:
@@ -28,7 +20,7 @@ def _run(engine: Engine, check: str, *flags: str, name: str = "") -> str:
 
 
 def _becomes(engine: Engine, name: str, status: str) -> None:
-    _until(lambda: engine.out("inspect", "-f", HEALTH, name) == status, f"{name} did not become {status}")
+    until(lambda: engine.out("inspect", "-f", HEALTH, name) == status, f"{name} did not become {status}")
 
 
 def test_health_follows_the_check(engine: Engine) -> None:
@@ -59,7 +51,7 @@ def test_health_follows_the_check(engine: Engine) -> None:
 def test_failures_in_the_start_period_do_not_count(engine: Engine) -> None:
     # With an API that knows no start interval, probes still come every five seconds while the container starts.
     name = _run(engine, "false", "--health-start-period", "60s")
-    _until(lambda: len(json.loads(engine.out("inspect", name))[0]["State"]["Health"]["Log"]) >= 1, "it was not probed")
+    until(lambda: len(json.loads(engine.out("inspect", name))[0]["State"]["Health"]["Log"]) >= 1, "it was not probed")
     assert engine.out("inspect", "-f", HEALTH + " {{.State.Health.FailingStreak}}", name) == "starting 0"
 
 
@@ -91,7 +83,7 @@ def test_a_frozen_container_is_not_probed(engine: Engine) -> None:
     time.sleep(1.0)
     assert engine.out("inspect", "-f", "{{json .State.Health.Log}}", name) == before
     engine.docker("unpause", name)
-    _until(lambda: engine.out("inspect", "-f", "{{json .State.Health.Log}}", name) != before, "probes did not go on")
+    until(lambda: engine.out("inspect", "-f", "{{json .State.Health.Log}}", name) != before, "probes did not go on")
     assert engine.out("inspect", "-f", HEALTH, name) == "healthy"
 
 

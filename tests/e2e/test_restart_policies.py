@@ -6,19 +6,11 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable
 
 from tests.e2e import images
-from tests.e2e.engines import Engine
+from tests.e2e.engines import Engine, until
 
 STATE = "{{.State.Status}} {{.State.Running}} {{.State.Restarting}}"
-
-
-def _until(condition: Callable[[], bool], what: str, timeout_s: float = 20) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.02)
 
 
 def _restarting(engine: Engine, name: str, *, at_least: int) -> None:
@@ -28,12 +20,12 @@ def _restarting(engine: Engine, name: str, *, at_least: int) -> None:
         count, state = engine.out("inspect", "-f", "{{.RestartCount}} {{.State.Status}}", name).split()
         return int(count) >= at_least and state == "restarting"
 
-    _until(waits, f"{name} was not started again {at_least} times")
+    until(waits, f"{name} was not started again {at_least} times")
 
 
 def test_on_failure_gives_up_after_its_retries(engine: Engine) -> None:
     name = engine.out("run", "-d", "--restart", "on-failure:2", "busybox", "sh", "-c", "echo once; exit 3")
-    _until(lambda: engine.out("inspect", "-f", "{{.State.Status}}", name) == "exited", "it never gave up")
+    until(lambda: engine.out("inspect", "-f", "{{.State.Status}}", name) == "exited", "it never gave up")
     found = json.loads(engine.out("inspect", name))[0]
     assert (found["RestartCount"], found["State"]["ExitCode"]) == (2, 3)
     assert engine.out("logs", name) == "once\nonce\nonce"
@@ -77,7 +69,7 @@ def test_kill_and_forced_removal_end_the_circle(engine: Engine) -> None:
 def test_a_start_by_hand_counts_from_zero(engine: Engine) -> None:
     name = engine.out("run", "-d", "--restart", "on-failure:1", "busybox", "false")
     for _ in range(2):
-        _until(lambda: engine.out("inspect", "-f", STATE, name) == "exited false false", "it never gave up")
+        until(lambda: engine.out("inspect", "-f", STATE, name) == "exited false false", "it never gave up")
         assert engine.out("inspect", "-f", "{{.RestartCount}}", name) == "1"
         engine.docker("start", name)
 
@@ -88,9 +80,7 @@ def test_the_policy_of_a_running_container_can_be_changed(engine: Engine) -> Non
     assert engine.out("inspect", "-f", "{{.HostConfig.RestartPolicy.Name}}", name) == "on-failure"
     pid = int(engine.out("inspect", "-f", "{{.State.Pid}}", name))
     os.kill(pid, signal.SIGKILL)
-    _until(
-        lambda: engine.out("inspect", "-f", "{{.RestartCount}} {{.State.Status}}", name) == "1 running", "no restart"
-    )
+    until(lambda: engine.out("inspect", "-f", "{{.RestartCount}} {{.State.Status}}", name) == "1 running", "no restart")
     engine.docker("update", "--restart", "no", name)
     engine.docker("stop", "-t", "0", name)
     refused = engine.docker("update", "--restart", "sometimes", name, check=False)
@@ -116,8 +106,8 @@ def test_the_daemon_starts_what_is_to_run(fresh_engine: Engine) -> None:
     before = int(engine.out("inspect", "-f", "{{.RestartCount}}", "circle"))
     engine.kill()
     engine.start()
-    _until(lambda: engine.out("inspect", "-f", "{{.State.Status}}", "always") == "running", "always did not start")
-    _until(lambda: int(engine.out("inspect", "-f", "{{.RestartCount}}", "circle")) > before, "the circle has ended")
+    until(lambda: engine.out("inspect", "-f", "{{.State.Status}}", "always") == "running", "always did not start")
+    until(lambda: int(engine.out("inspect", "-f", "{{.RestartCount}}", "circle")) > before, "the circle has ended")
     states = engine.out("inspect", "-f", "{{.State.Status}}", "never", "unless", "plain").split()
     assert states == ["created", "exited", "exited"]
 
@@ -129,5 +119,5 @@ def test_what_died_while_no_daemon_was_there_is_started_again(fresh_engine: Engi
     engine.kill()
     time.sleep(1.5)
     engine.start()
-    _until(lambda: engine.out("inspect", "-f", "{{.RestartCount}}", name) >= "1", "nobody started it again")
-    _until(lambda: engine.out("logs", name).splitlines().count("run") >= 2, "the second run left no line")
+    until(lambda: engine.out("inspect", "-f", "{{.RestartCount}}", name) >= "1", "nobody started it again")
+    until(lambda: engine.out("logs", name).splitlines().count("run") >= 2, "the second run left no line")
